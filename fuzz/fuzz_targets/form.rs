@@ -1,0 +1,6 @@
+//! Our own forms; the property is in `lb_controller::stepup`, where they are read.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| lb_controller::stepup::fuzzing::a_form_is_read_as_others_read_it(bytes));

@@ -1,0 +1,6 @@
+//! HTTP/1 framing; the property is in `lb_controller::serve`, where the referee is.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| lb_controller::serve::fuzzing::requests_end_where_another_reader_says(bytes));

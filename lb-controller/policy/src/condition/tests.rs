@@ -1,0 +1,341 @@
+use super::*;
+use crate::body::{BodyFactKind, BodyNeeds, BodySlot};
+use crate::facts::{ClientFacts, HeaderLookup, RequestFacts, SessionFacts};
+use crate::level::{Method, ProvedFactor};
+use crate::rule::{BodyFactSource, BodySource, MatchSource, OutcomeSource, RequireSource, RuleSet, RuleSource};
+use alloc::format;
+use alloc::vec;
+
+/// `x-team` once, `x-twice` twice.
+#[derive(Debug)]
+struct TwoHeaders;
+
+impl HeaderLookup for TwoHeaders {
+    fn header(&self, name: &str) -> Option<&str> {
+        (name == "x-team").then_some("blue")
+    }
+
+    fn has(&self, name: &str) -> bool {
+        matches!(name, "x-team" | "x-twice")
+    }
+}
+
+/// Body facts `amount` (a number), `currency` (a text), `express` (a boolean) and `note` (a text that never comes).
+pub(super) fn body_facts() -> Vec<NamedBodyFact> {
+    let rows = [
+        ("amount", BodyFactKind::Decimal2),
+        ("currency", BodyFactKind::Text),
+        ("express", BodyFactKind::Boolean),
+        ("note", BodyFactKind::Text),
+    ];
+    rows.iter()
+        .zip(0..)
+        .map(|((name, kind), slot)| NamedBodyFact {
+            name: (*name).into(),
+            fact: FactRef::Body { name: (*name).into(), slot: BodySlot(slot), kind: *kind },
+        })
+        .collect()
+}
+
+fn body_needs() -> BodyNeeds {
+    let source =
+        |(name, kind): (&str, BodyFactKind)| BodyFactSource { name: name.into(), pointer: format!("/{name}"), kind };
+    let facts = [
+        ("amount", BodyFactKind::Decimal2),
+        ("currency", BodyFactKind::Text),
+        ("express", BodyFactKind::Boolean),
+        ("note", BodyFactKind::Text),
+    ];
+    let rules = RuleSet::compile(&[RuleSource {
+        id: "reads-the-body".into(),
+        matches: MatchSource::default(),
+        body: Some(BodySource { max_bytes: None, facts: facts.map(source).into() }),
+        when: None,
+        outcome: OutcomeSource::Require(RequireSource { level: Some(1), ..Default::default() }),
+        on_missing: None,
+    }]);
+    let request = RequestFacts { method: "POST", host: "", path: "/", query: "", headers: &TwoHeaders };
+    rules.unwrap().body_needs(&request).unwrap()
+}
+
+/// Judges `condition` on one refund request, with a session or without.
+pub(super) fn evaluate(condition: &Condition, with_session: bool) -> Truth {
+    let body =
+        body_needs().read(Some("application/json"), br#"{"amount":750.25,"currency":"EUR","express":true}"#).unwrap();
+    let groups = ["staff".into(), "admins".into()];
+    let factors = [ProvedFactor { method: Method::Password, at: 900 }, ProvedFactor { method: Method::Totp, at: 990 }];
+    condition.evaluate(&Facts {
+        now: 1000,
+        request: RequestFacts {
+            method: "POST",
+            host: "shop.example",
+            path: "/refunds/",
+            query: "v=1",
+            headers: &TwoHeaders,
+        },
+        client: ClientFacts { address: "::ffff:10.1.2.3".parse().unwrap() },
+        session: with_session.then_some(SessionFacts { user: "alice", groups: &groups, factors: &factors }),
+        proved_for_this_request: &[],
+        body: &body,
+        route_is_public: false,
+    })
+}
+
+#[test]
+fn a_condition_is_true_false_or_missing() {
+    use Truth::*;
+    let rows = [
+        ("true", True),
+        ("!true", False),
+        ("body.amount > 750.24", True),
+        ("body.amount > 750.25", False),
+        ("body.amount >= 750.25", True),
+        ("body.amount == 750.250", True),
+        ("body.amount < -1", False),
+        ("0.1 < 0.2 && 500.00 == 500", True),
+        ("9007199254740993.0 == 9007199254740992.0", False),
+        ("body.amount in [1, 750.25]", True),
+        ("body.currency != \"EUR\"", False),
+        ("body.currency in ['USD', 'EUR']", True),
+        ("!(body.currency in [\"USD\"])", True),
+        ("body.express", True),
+        ("body.express == false", False),
+        ("body.express != (1 > 2)", True),
+        ("has(body.note)", False),
+        ("!has(body.note) && has(body.amount)", True),
+        ("body.note == \"x\"", Missing),
+        ("!(body.note == \"x\")", Missing),
+        ("body.note == \"x\" || body.amount > 1", True),
+        ("body.amount > 1 || body.note == \"x\"", True),
+        ("body.note == \"x\" && body.amount > 1", Missing),
+        ("body.note == \"x\" && body.amount < 1", False),
+        ("body.note.size() > 3", Missing),
+        ("(body.note == \"x\") == (body.note == \"x\")", Missing),
+        ("request.method == \"POST\" && request.host == \"shop.example\"", True),
+        ("request.path == \"/refunds\"", True),
+        ("request.path.startsWith(\"/ref\") && request.path.endsWith('unds')", True),
+        ("request.query.contains(\"v=2\")", False),
+        ("size(request.query) == 3", True),
+        ("request.headers[\"X-Team\"] == \"blue\"", True),
+        ("request.headers[\"x-other\"] == \"blue\"", Missing),
+        ("\"x-twice\" in request.headers", True),
+        ("request.headers[\"x-twice\"] == \"blue\"", Missing),
+        ("\"x-team\" in request.headers && !(\"x-other\" in request.headers)", True),
+        ("client.address in cidr(\"10.0.0.0/8\")", True),
+        ("client.address in [cidr(\"192.0.2.0/24\"), cidr(\"10.0.0.0/8\")]", True),
+        ("client.address in cidr('2001:db8::/32')", False),
+        ("session.user == \"alice\"", True),
+        ("\"admins\" in session.groups && !(\"root\" in session.groups)", True),
+        ("session.user in session.groups", False),
+        ("session.groups.size() == 2", True),
+        ("session.level >= 2", True),
+        ("// the limit for refunds\n  body.amount > 500.00", True),
+    ];
+    for (text, expected) in rows {
+        let condition = Condition::compile(text, &body_facts()).unwrap_or_else(|errors| panic!("{text}: {errors:?}"));
+        assert_eq!(evaluate(&condition, true), expected, "{text}");
+    }
+}
+
+#[test]
+fn without_a_session_what_hangs_on_it_is_missing() {
+    use Truth::*;
+    let rows = [
+        ("session.user == \"alice\"", Missing),
+        ("!(\"admins\" in session.groups)", Missing),
+        ("session.level < 2", Missing),
+        ("has(session.user)", False),
+        ("has(session.user) && session.user == \"alice\"", False),
+        ("session.user == \"alice\" || body.amount > 1", True),
+    ];
+    for (text, expected) in rows {
+        let condition = Condition::compile(text, &body_facts()).unwrap();
+        assert!(condition.needs_session(), "{text}");
+        assert_eq!(evaluate(&condition, false), expected, "{text}");
+    }
+}
+
+#[test]
+fn every_mistake_is_shown_at_its_place() {
+    // condition, then for each error: the text it points at, the message, the help
+    type ShownError = (&'static str, &'static str, &'static str);
+    let rows: &[(&str, &[ShownError])] = &[
+        ("sesion.user == \"a\"", &[("sesion.user", "there is no fact `sesion.user`", "did you mean `session.user`?")]),
+        (
+            "1 < 2 && session . usr == \"a\"",
+            &[("session . usr", "there is no fact `session.usr`", "did you mean `session.user`?")],
+        ),
+        ("body.amont > 1", &[("body.amont", "there is no fact `body.amont`", "did you mean `body.amount`?")]),
+        (
+            "body.total > 1",
+            &[(
+                "body.total",
+                "there is no fact `body.total`",
+                "declare it: `body: {facts: {total: {pointer: /total}}}`",
+            )],
+        ),
+        ("body.amount > \"500\"", &[("body.amount > \"500\"", "cannot compare a number with a text", "")]),
+        ("body.currency < \"EUR\"", &[("body.currency < \"EUR\"", "only numbers have an order; this is a text", "")]),
+        (
+            "body.amount",
+            &[("body.amount", "this is a number, where a condition is needed", "compare it with something")],
+        ),
+        (
+            "body.amont > 1 || body.amount || bodi.x == 2",
+            &[
+                ("body.amont", "there is no fact `body.amont`", "did you mean `body.amount`?"),
+                ("body.amount", "this is a number, where a condition is needed", "compare it with something"),
+                (
+                    "bodi.x",
+                    "there is no fact `bodi.x`",
+                    "the facts are request.method, request.host, request.path, request.query, client.address, session.user, \
+                     session.groups, session.level, request.headers, body.amount, body.currency, body.express, body.note",
+                ),
+            ],
+        ),
+        (
+            "client.address == \"10.0.0.1\"",
+            &[(
+                "client.address == \"10.0.0.1\"",
+                "an address is compared with `in` only",
+                "write `client.address in cidr(\"192.0.2.0/24\")`",
+            )],
+        ),
+        (
+            "client.address in \"10.0.0.0/8\"",
+            &[(
+                "\"10.0.0.0/8\"",
+                "an address is looked up in `cidr(…)`",
+                "write `client.address in cidr(\"192.0.2.0/24\")`",
+            )],
+        ),
+        (
+            "client.address in cidr(\"10.1.0.0/8\")",
+            &[("\"10.1.0.0/8\"", "bits beyond the prefix are set; the block starts at 10.0.0.0", "")],
+        ),
+        (
+            "request.path.startWith(\"/a\")",
+            &[("request.path.startWith(\"/a\")", "there is no function `startWith`", "did you mean `startsWith`?")],
+        ),
+        (
+            "request.path.matches(\"a+\")",
+            &[(
+                "request.path.matches(\"a+\")",
+                "there is no function `matches`",
+                "the functions are startsWith, endsWith, contains, size, has, cidr",
+            )],
+        ),
+        (
+            "startsWith(\"/a\")",
+            &[("startsWith(\"/a\")", "`startsWith` is used like this: `request.path.startsWith(\"…\")`", "")],
+        ),
+        ("session.groups.exists(g, g == \"a\")", &[("(", "`exists`, `all`, `map` and `filter` are not available", "")]),
+        ("body.amount * 2 > 5", &[("body.amount * 2", "conditions do not calculate", "")]),
+        ("-body.amount > 5", &[("-body.amount", "conditions do not calculate", "")]),
+        (
+            "true ? true : false",
+            &[("true ? true : false", "`a ? b : c` is not available", "write `(a && b) || (!a && c)`")],
+        ),
+        ("body.note == null", &[("null", "`null` is not available", "to ask whether a fact is there, write `has(…)`")]),
+        ("body.amount > 5e2", &[("5e2", "exponents are not read; write the number out", "")]),
+        ("body.amount > 5u", &[("5u", "write the number without `u`", "")]),
+        ("body.amount in []", &[("[]", "nothing is in an empty list", "")]),
+        ("body.amount in [1, \"2\"]", &[("[1, \"2\"]", "a list holds values of one kind", "")]),
+        ("body.currency in [body.note]", &[("body.note", "a list holds numbers, texts or `cidr(…)` only", "")]),
+        (
+            "body.currency in \"EUR,USD\"",
+            &[("\"EUR,USD\"", "`in` looks into lists", "to find a text inside another, write `….contains(…)`")],
+        ),
+        ("\"admins\" in [1]", &[("\"admins\" in [1]", "a text is never in a list of numbers", "")]),
+        (
+            "request.headers == \"a\"",
+            &[("request.headers == \"a\"", "cannot compare all headers together with a text", "")],
+        ),
+        ("request.headers[\"a b\"] == \"a\"", &[("\"a b\"", "no header has such a name", "")]),
+        (
+            "session.user[\"a\"] == \"a\"",
+            &[("session.user[\"a\"]", "only `request.headers[\"x-name\"]` is looked up this way", "")],
+        ),
+        (
+            "has(request.headers[\"a\"])",
+            &[(
+                "[",
+                "`has(…)` takes a fact, such as `has(body.amount)`",
+                "for a header, write `\"x-name\" in request.headers`",
+            )],
+        ),
+        ("body.amount = 5", &[("=", "`=` begins no word, number, text or operator", "write `==`")]),
+        ("true and false", &[("and", "did not expect `and` here", "write `&&`")]),
+        ("body.note == \"é\" && ", &[("", "the condition ends too early", "")]),
+        ("body.note == \"é\" && )", &[(")", "did not expect `)` here", "")]),
+        (
+            "body.note == \"x",
+            &[("\"", "`\"` begins no word, number, text or operator", "the text has no closing quote")],
+        ),
+        (" ", &[(" ", "the condition is empty", "leave `when` out to apply the rule to every matching request")]),
+        (
+            "(((((((((true)))))))))",
+            &[("(", "brackets more than 8 deep", "split the condition into several rules: all rules that match apply")],
+        ),
+    ];
+    for (text, expected) in rows {
+        let errors = Condition::compile(text, &body_facts()).expect_err(text);
+        let shown: Vec<_> = errors
+            .iter()
+            .map(|error| {
+                let at = &text[error.span.offset..error.span.offset + error.span.length];
+                (at, error.message.as_str(), error.help.as_deref().unwrap_or(""))
+            })
+            .collect();
+        assert_eq!(shown, *expected, "{text}");
+    }
+}
+
+#[test]
+fn brackets_in_texts_and_comments_are_no_nesting() {
+    for text in
+        ["\"((((((((((((\" == body.note", "r'\\' == body.note // ((((((((((((", "'''((('\"(((((((''' == body.note"]
+    {
+        assert!(Condition::compile(text, &body_facts()).is_ok(), "{text}");
+    }
+    let hidden = ["r'\\' == ", &"(".repeat(20)].concat();
+    let errors = Condition::compile(&hidden, &body_facts()).unwrap_err();
+    assert_eq!(errors[0].message, "brackets more than 8 deep");
+}
+
+/// Run on a test thread, which has the stack of any other thread: a bomb would end the process.
+#[test]
+fn a_bomb_is_refused_or_fits_the_stack() {
+    let shapes = [
+        ("", "true", " && true"),
+        ("!", "true", ""),
+        ("", "a", ".a"),
+        ("", "a", "[0]"),
+        ("", "a", "==a"),
+        ("", "a", "+a"),
+    ]
+    .into_iter()
+    .chain([("", "a", ".b()"), ("a?", "a", ":a"), ("a?a:", "a", ""), ("-", "1", ""), ("(", "a", ")"), ("[", "", "]")])
+    .chain([
+        ("{1:", "1", "}"),
+        ("f(", "a", ")"),
+        ("", "a", "#"),
+        ("'", "", ""),
+        ("a.all(b,", "b", ")"),
+        ("!(", "", ""),
+    ]);
+    for (before, middle, after) in shapes {
+        let times = 2000 / (before.len() + after.len());
+        let text = [&before.repeat(times), middle, &after.repeat(times)].concat();
+        if let Ok(condition) = Condition::compile(&text, &body_facts()) {
+            assert_eq!(evaluate(&condition, true), Truth::True, "{before}…{after}");
+        }
+    }
+    let long = vec!["true"; 1000].join("&&");
+    assert_eq!(
+        Condition::compile(&long, &[]).unwrap_err()[0].message,
+        "the condition has 5998 bytes; at most 2048 are read"
+    );
+    let list = format!("body.amount in [{}1]", "1,".repeat(256));
+    assert_eq!(Condition::compile(&list, &body_facts()).unwrap_err()[0].message, "257 entries; at most 256 are read");
+}

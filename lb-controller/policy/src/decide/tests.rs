@@ -1,0 +1,208 @@
+use alloc::string::ToString;
+use alloc::vec;
+use std::format;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::body::BodyFacts;
+use crate::explain::Summary;
+use crate::facts::{ClientFacts, NoHeaders, RequestFacts, SessionFacts};
+use crate::level::ProvedFactor;
+use crate::rule::{MatchSource, OutcomeSource, RequireSource, RuleSource};
+
+const NOW: u64 = 100_000;
+
+/// One request: a line such as `GET shop.example/admin`, and who sends it.
+#[derive(Clone, Copy, Default)]
+struct Request<'a> {
+    line: &'a str,
+    public: bool,
+    /// The factors of the session, by age in seconds; `None`: no session.
+    session: Option<&'a [(Method, u64)]>,
+    proved_now: &'a [(Method, u64)],
+}
+
+fn rule(id: &str, path: &str, outcome: OutcomeSource) -> RuleSource {
+    RuleSource {
+        id: id.into(),
+        matches: MatchSource { paths: vec![path.into()], ..MatchSource::default() },
+        body: None,
+        when: None,
+        outcome,
+        on_missing: None,
+    }
+}
+
+fn require(level: Option<u64>, methods: &[&str], max_age_seconds: Option<u64>, per_action: bool) -> OutcomeSource {
+    let methods = methods.iter().map(ToString::to_string).collect();
+    OutcomeSource::Require(RequireSource { level, methods, max_age_seconds, per_action })
+}
+
+fn deny(reason: &str) -> OutcomeSource {
+    OutcomeSource::Deny { reason: reason.into() }
+}
+
+fn rules() -> Vec<RuleSource> {
+    let when = |source: RuleSource, text: &str| RuleSource { when: Some(text.into()), ..source };
+    vec![
+        rule("code", "/refunds", require(None, &["totp"], Some(300), false)),
+        rule("level", "/admin/**", require(Some(2), &[], Some(900), false)),
+        rule("level-ever", "/account/**", require(Some(2), &[], None, false)),
+        rule("each-time", "/keys", require(None, &["totp"], Some(0), false)),
+        rule("each-time-both", "/root-keys", require(Some(2), &[], None, true)),
+        rule("either", "/export", require(None, &["password", "totp"], Some(60), false)),
+        rule("fresh", "/profile", require(None, &[], Some(60), false)),
+        rule("closed", "/closed/**", deny("closed")),
+        rule("closed-a", "/closed/**", require(Some(1), &[], None, false)),
+        rule("closed-z", "/closed/twice", deny("closed again")),
+        rule("both-a", "/both", require(None, &["password"], Some(60), false)),
+        rule("both-b", "/both", require(None, &["totp"], Some(60), false)),
+        when(rule("staff", "/staff", deny("staff only")), "!(\"staff\" in session.groups)"),
+        when(rule("header", "/header", require(Some(2), &[], None, false)), "request.headers[\"x\"] == \"1\""),
+        RuleSource {
+            on_missing: Some(crate::OnMissing::Skip),
+            ..when(rule("header-skip", "/skip", require(Some(2), &[], None, false)), "request.headers[\"x\"] == \"1\"")
+        },
+        RuleSource {
+            on_missing: Some(crate::OnMissing::Deny),
+            ..when(rule("header-deny", "/deny", require(Some(2), &[], None, false)), "request.headers[\"x\"] == \"1\"")
+        },
+    ]
+}
+
+fn decide(rules: &RuleSet, request: Request<'_>) -> Summary {
+    let (method, target) = request.line.split_once(' ').unwrap();
+    let (host, _) = target.split_once('/').unwrap();
+    let proofs = |ages: &[(Method, u64)]| -> Vec<ProvedFactor> {
+        ages.iter().map(|(method, age)| ProvedFactor { method: *method, at: NOW.wrapping_sub(*age) }).collect()
+    };
+    let session_factors = proofs(request.session.unwrap_or_default());
+    let session = request.session.map(|_| SessionFacts { user: "alice", groups: &[], factors: &session_factors });
+    Summary::from(rules.decide(&Facts {
+        now: NOW,
+        request: RequestFacts { method, host, path: &target[host.len()..], query: "", headers: &NoHeaders },
+        client: ClientFacts { address: [192, 0, 2, 1].into() },
+        session,
+        proved_for_this_request: &proofs(request.proved_now),
+        body: &BodyFacts::default(),
+        route_is_public: request.public,
+    }))
+}
+
+/// In a line: `challenge level-ever by totp`, `deny closed: closed`, `log in`, `allow`.
+fn shown(summary: &Summary) -> String {
+    let joined = |names: Vec<&str>| names.join("+");
+    match summary {
+        Summary::Allow => "allow".into(),
+        Summary::LogIn => "log in".into(),
+        Summary::Deny(denial) => format!("deny {}: {}", denial.rule, denial.reason),
+        Summary::Challenge(challenge) => format!(
+            "challenge {} by {}",
+            joined(challenge.unmet.iter().map(|(rule, _)| &**rule).collect()),
+            joined(challenge.methods.iter().map(|method| method.name()).collect()),
+        ),
+    }
+}
+
+#[test]
+fn a_request_is_decided_by_all_rules_that_apply() {
+    use Method::{Password, Totp};
+    let rules = RuleSet::compile(&rules()).unwrap();
+    let fresh: Option<&[_]> = Some(&[(Password, 10)]);
+    let old: Option<&[_]> = Some(&[(Password, 5000)]);
+    let future = 0_u64.wrapping_sub(61);
+    let near_future = 0_u64.wrapping_sub(60);
+    #[rustfmt::skip]
+    let rows: &[(&str, Request<'_>, &str)] = &[
+        ("no rule, no session", Request { line: "GET h/", ..Default::default() }, "log in"),
+        ("no rule, no session, public", Request { line: "GET h/", public: true, ..Default::default() }, "allow"),
+        ("no rule, a session", Request { line: "GET h/", session: old, ..Default::default() }, "allow"),
+        ("a rule on a public route still asks who", Request { line: "GET h/admin", public: true, ..Default::default() }, "log in"),
+        ("a code is needed and none was given", Request { line: "POST h/refunds", session: fresh, ..Default::default() }, "challenge code by totp"),
+        ("a trailing slash changes nothing", Request { line: "POST h/refunds/", session: fresh, ..Default::default() }, "challenge code by totp"),
+        ("a code at its last second", Request { line: "POST h/refunds", session: Some(&[(Password, 5000), (Totp, 300)]), ..Default::default() }, "allow"),
+        ("a code a second too old", Request { line: "POST h/refunds", session: Some(&[(Password, 10), (Totp, 301)]), ..Default::default() }, "challenge code by totp"),
+        ("a code from the future within the skew", Request { line: "POST h/refunds", session: Some(&[(Totp, near_future)]), ..Default::default() }, "allow"),
+        ("a code from the far future", Request { line: "POST h/refunds", session: Some(&[(Totp, future)]), ..Default::default() }, "challenge code by totp"),
+        ("a fresh password is no code", Request { line: "POST h/refunds", session: Some(&[(Password, 0)]), proved_now: &[(Password, 0)], ..Default::default() }, "challenge code by totp"),
+        ("a proof for this request has no age", Request { line: "POST h/refunds", session: fresh, proved_now: &[(Totp, 301)], ..Default::default() }, "allow"),
+        ("level 2 by two fresh classes", Request { line: "GET h/admin/x", session: Some(&[(Password, 900), (Totp, 0)]), ..Default::default() }, "allow"),
+        ("a new code does not refresh the password", Request { line: "GET h/admin", session: Some(&[(Password, 901), (Totp, 0)]), ..Default::default() }, "challenge level by password"),
+        ("level 2 with nothing fresh asks for both", Request { line: "GET h/admin", session: Some(&[(Password, 901), (Totp, 901)]), ..Default::default() }, "challenge level by password+totp"),
+        ("level 2 without an age keeps an old password", Request { line: "GET h/account/x", session: old, ..Default::default() }, "challenge level-ever by totp"),
+        ("two proofs of one class are one class", Request { line: "GET h/account/x", session: Some(&[(Password, 1), (Password, 2)]), ..Default::default() }, "challenge level-ever by totp"),
+        ("each time: an earlier code does not count", Request { line: "POST h/keys", session: Some(&[(Totp, 0)]), ..Default::default() }, "challenge each-time by totp"),
+        ("each time: a code for this request does", Request { line: "POST h/keys", session: fresh, proved_now: &[(Totp, 5)], ..Default::default() }, "allow"),
+        ("each time, both: the session counts for nothing", Request { line: "POST h/root-keys", session: Some(&[(Password, 0), (Totp, 0)]), proved_now: &[(Totp, 0)], ..Default::default() }, "challenge each-time-both by password"),
+        ("any of two methods", Request { line: "GET h/export", session: fresh, ..Default::default() }, "allow"),
+        ("any of two methods asks for one", Request { line: "GET h/export", session: old, ..Default::default() }, "challenge either by password"),
+        ("an age alone is met by any factor", Request { line: "GET h/profile", session: Some(&[(Password, 5000), (Totp, 60)]), ..Default::default() }, "allow"),
+        ("an age alone asks for one factor", Request { line: "GET h/profile", session: old, ..Default::default() }, "challenge fresh by password"),
+        ("two rules, one challenge", Request { line: "GET h/both", session: old, ..Default::default() }, "challenge both-a+both-b by password+totp"),
+        ("only what is unmet is asked", Request { line: "GET h/both", session: fresh, ..Default::default() }, "challenge both-b by totp"),
+        ("denied even with everything proved", Request { line: "GET h/closed", session: Some(&[(Password, 0), (Totp, 0)]), ..Default::default() }, "deny closed: closed"),
+        ("denied without a session", Request { line: "GET h/closed", ..Default::default() }, "deny closed: closed"),
+        ("of two denials the least id is told", Request { line: "GET h/closed/twice", session: fresh, ..Default::default() }, "deny closed: closed"),
+        ("who is not in the group is denied", Request { line: "GET h/staff", session: fresh, ..Default::default() }, "deny staff: staff only"),
+        ("who is not logged in might be in the group", Request { line: "GET h/staff", public: true, ..Default::default() }, "log in"),
+        ("a missing fact challenges", Request { line: "GET h/header", session: fresh, ..Default::default() }, "challenge header by totp"),
+        ("a missing fact skips where the rule says so", Request { line: "GET h/skip", session: fresh, ..Default::default() }, "allow"),
+        ("a missing fact denies where the rule says so", Request { line: "GET h/deny", session: fresh, ..Default::default() }, "deny header-deny: a fact that it judges by is missing"),
+    ];
+    for (name, request, expected) in rows {
+        assert_eq!(shown(&decide(&rules, *request)), *expected, "{name}");
+    }
+}
+
+fn any_request_line() -> impl Strategy<Value = String> {
+    let segment = proptest::sample::select(vec![
+        "refunds",
+        "admin",
+        "account",
+        "keys",
+        "root-keys",
+        "export",
+        "closed",
+        "twice",
+        "both",
+        "staff",
+        "header",
+        "x",
+    ]);
+    (proptest::sample::select(vec!["GET", "HEAD", "POST", "BREW"]), proptest::collection::vec(segment, 0..3))
+        .prop_map(|(method, segments)| format!("{method} h/{}", segments.join("/")))
+}
+
+fn any_proofs() -> impl Strategy<Value = Vec<(Method, u64)>> {
+    let method = proptest::sample::select(vec![Method::Password, Method::Totp]);
+    proptest::collection::vec((method, proptest::sample::select(vec![0, 60, 61, 300, 301, 901])), 0..4)
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_rules_never_matters(
+        shuffled in Just(rules()).prop_shuffle(),
+        line in any_request_line(),
+        public: bool,
+        session in proptest::option::of(any_proofs()),
+        proved_now in any_proofs(),
+    ) {
+        let request = Request { line: &line, public, session: session.as_deref(), proved_now: &proved_now };
+        let in_order = decide(&RuleSet::compile(&rules()).unwrap(), request);
+        prop_assert_eq!(decide(&RuleSet::compile(&shuffled).unwrap(), request), in_order);
+    }
+
+    #[test]
+    fn proving_what_the_challenge_asks_meets_it(line in any_request_line(), session in any_proofs()) {
+        let rules = RuleSet::compile(&rules()).unwrap();
+        let request = Request { line: &line, session: Some(&session), ..Default::default() };
+        if let Summary::Challenge(challenge) = decide(&rules, request) {
+            prop_assert!(!challenge.methods.is_empty());
+            let proved: Vec<(Method, u64)> = challenge.methods.iter().map(|method| (*method, 0)).collect();
+            prop_assert_eq!(decide(&rules, Request { proved_now: &proved, ..request }), Summary::Allow);
+            // And one proof fewer does not.
+            prop_assert_ne!(decide(&rules, Request { proved_now: &proved[1..], ..request }), Summary::Allow);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+use alloc::vec;
+
+use super::*;
+use crate::body::BodyFactKind;
+use crate::facts::{ClientFacts, NoHeaders, RequestFacts, SessionFacts};
+use crate::rule::{BodyFactSource, BodySource, MatchSource, OutcomeSource, RequireSource, RuleSource};
+
+fn refund_rule(id: &str, matches: MatchSource) -> RuleSource {
+    RuleSource {
+        id: id.into(),
+        matches,
+        body: Some(BodySource {
+            max_bytes: None,
+            facts: vec![BodyFactSource {
+                name: "amount".into(),
+                pointer: "/amount".into(),
+                kind: BodyFactKind::Decimal2,
+            }],
+        }),
+        when: Some("body.amount > 500.00 || request.headers[\"x-risk\"] == \"high\"".into()),
+        outcome: OutcomeSource::Require(RequireSource {
+            methods: vec!["totp".into()],
+            max_age_seconds: Some(300),
+            ..RequireSource::default()
+        }),
+        on_missing: None,
+    }
+}
+
+#[test]
+fn an_explanation_names_rule_facts_requirement_and_what_was_had() {
+    let only = |hosts: &[&str], methods: &[&str], paths: &[&str]| {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).into()).collect();
+        MatchSource { hosts: texts(hosts), methods: texts(methods), paths: texts(paths) }
+    };
+    let rules = RuleSet::compile(&[
+        refund_rule("refund", only(&[], &["POST"], &["/refunds"])),
+        refund_rule("other-host", only(&["other.example"], &[], &[])),
+        refund_rule("other-path", only(&[], &[], &["/other"])),
+        refund_rule("other-method", only(&[], &["PUT"], &["/refunds"])),
+    ])
+    .unwrap();
+    let request =
+        RequestFacts { method: "POST", host: "shop.example", path: "/refunds", query: "", headers: &NoHeaders };
+    let body = rules.body_needs(&request).unwrap().read(Some("application/json"), b"{\"amount\":750.00}").unwrap();
+    let factors = [ProvedFactor { method: Method::Password, at: 1000 }, ProvedFactor { method: Method::Totp, at: 600 }];
+    let explanation = rules.explain(&Facts {
+        now: 1060,
+        request,
+        client: ClientFacts { address: [192, 0, 2, 1].into() },
+        session: Some(SessionFacts { user: "alice", groups: &[], factors: &factors }),
+        proved_for_this_request: &[],
+        body: &body,
+        route_is_public: false,
+    });
+
+    let requirement = Requirement { methods: vec![Method::Totp], max_age_seconds: Some(300), ..Requirement::default() };
+    let had = |method, age_seconds, counts| FactorExplanation {
+        method,
+        age_seconds: Some(age_seconds),
+        for_this_request: false,
+        counts,
+    };
+    let fact = |name: &str, value: Option<&str>| FactExplanation { name: name.into(), value: value.map(Into::into) };
+    let not_applied = |rule: &str, matched| RuleExplanation {
+        rule: rule.into(),
+        matched,
+        condition: None,
+        outcome: OutcomeExplanation::NotApplied,
+    };
+    let expected = Explanation {
+        rules: vec![
+            RuleExplanation {
+                rule: "refund".into(),
+                matched: MatchExplanation::Matched,
+                condition: Some(ConditionExplanation {
+                    text: "body.amount > 500.00 || request.headers[\"x-risk\"] == \"high\"".into(),
+                    truth: Truth::True,
+                    facts: vec![fact("body.amount", Some("750")), fact("request.headers[\"x-risk\"]", None)],
+                }),
+                outcome: OutcomeExplanation::Required(RequirementExplanation {
+                    requirement: requirement.clone(),
+                    met: false,
+                    level_had: Level(1),
+                    factors_had: vec![had(Method::Password, 60, true), had(Method::Totp, 460, false)],
+                }),
+            },
+            not_applied("other-host", MatchExplanation::OtherHost),
+            not_applied("other-path", MatchExplanation::OtherPath),
+            not_applied("other-method", MatchExplanation::OtherMethod),
+        ],
+        decision: Summary::Challenge(Challenge {
+            unmet: vec![("refund".into(), requirement)],
+            methods: vec![Method::Totp],
+        }),
+    };
+    assert_eq!(explanation, expected);
+}

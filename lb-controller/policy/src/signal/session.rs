@@ -1,0 +1,29 @@
+//! Who is logged in, and how well that was proved.
+
+use super::{Kind, Signal, Value};
+use crate::decimal::Decimal;
+use crate::level::level_of;
+
+pub(super) const SIGNALS: &[Signal] = &[
+    Signal {
+        name: "session.user",
+        kind: Kind::Text,
+        needs_session: true,
+        read: |facts| Some(Value::Text(facts.session?.user)),
+    },
+    Signal {
+        name: "session.groups",
+        kind: Kind::TextList,
+        needs_session: true,
+        read: |facts| Some(Value::TextList(facts.session?.groups)),
+    },
+    Signal {
+        name: "session.level",
+        kind: Kind::Number,
+        needs_session: true,
+        read: |facts| {
+            let level = level_of(facts.session?.factors, facts.now, None);
+            Some(Value::Number(Decimal::from(i64::from(level.0))))
+        },
+    },
+];

@@ -1,0 +1,83 @@
+//! What the admin API reads from, and how it puts its answers together.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use lb_datapath::{Reader, Source};
+use tokio::sync::oneshot;
+
+use crate::datapath_report;
+use crate::edge::Edge;
+use crate::lists::Lists;
+use crate::reconcile::Wish;
+use crate::report::{Backend, BackendL7, Controller, Status};
+use crate::samples::Samples;
+use crate::shutdown::Shutdown;
+
+/// The running edge, as the admin API sees it.
+pub struct AdminState {
+    pub edge: Arc<Edge>,
+    /// `None` when L7 runs alone.
+    pub datapath: Option<Reader>,
+    pub wishes: Sender<Wish>,
+    pub lists: Arc<Lists>,
+    pub samples: Samples,
+    pub shutdown: Shutdown,
+    pub started: Instant,
+    pub listen: Option<SocketAddr>,
+}
+
+impl AdminState {
+    /// Lifts the block of the source that `address` belongs to; `false` if there was none.
+    pub(super) async fn unblock(&self, address: IpAddr) -> anyhow::Result<bool> {
+        ensure!(self.datapath.is_some(), "L7 runs alone here: nothing is blocked in XDP");
+        let (done, lifted) = oneshot::channel();
+        let source = Source::of(address);
+        self.wishes.send(Wish::Unblock { source, done }).context("the edge is stopping")?;
+        let lifted = lifted.await.context("the edge is stopping")?.map_err(anyhow::Error::msg)?;
+        tracing::info!(target: "audit", event = "unblock", %source, lifted, "asked for by an operator");
+        Ok(lifted)
+    }
+
+    pub(super) fn status(&self) -> anyhow::Result<Status> {
+        Ok(Status {
+            controller: Some(Controller {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                pid: std::process::id(),
+                uptime_seconds: self.started.elapsed().as_secs(),
+                config_version: self.edge.snapshot().version,
+                listen: self.listen,
+                accepted_by_worker: self.edge.metrics.workers().iter().map(|worker| worker.accepted).collect(),
+            }),
+            datapath: self.datapath.as_ref().map(datapath_report::of).transpose()?,
+        })
+    }
+
+    pub(super) fn backends(&self) -> anyhow::Result<Vec<Backend>> {
+        let in_maps = self.datapath.as_ref().map(Reader::backends).transpose()?.unwrap_or_default();
+        let in_map = |pool: &str, address: SocketAddr| {
+            in_maps.iter().find(|entry| entry.pool == pool && entry.address == address)
+        };
+        let now = self.edge.clock.now();
+        let views = self.edge.snapshot().pools.list();
+        Ok(views
+            .into_iter()
+            .map(|view| Backend {
+                ebpf: in_map(&view.pool, view.address).map(|entry| entry.state.name().to_owned()),
+                l4: in_map(&view.pool, view.address).map(datapath_report::backend_l4),
+                pool: view.pool,
+                address: view.address,
+                l7: Some(BackendL7 {
+                    healthy: view.healthy,
+                    for_seconds: now.saturating_sub(view.since),
+                    requests: view.requests,
+                    in_flight: view.in_flight.into(),
+                    last_error: view.last_error,
+                }),
+            })
+            .collect())
+    }
+}

@@ -1,0 +1,96 @@
+//! The command line: one enum arm and one file a command.
+
+#[macro_use]
+mod output;
+
+mod backends;
+mod capture;
+mod check;
+mod doctor;
+mod drops;
+mod explain;
+mod hash_password;
+mod lists;
+mod run;
+mod samples;
+mod status;
+mod stop;
+mod top;
+mod trace;
+mod unblock;
+mod unload;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::{self, Failure};
+use crate::instance::Instance;
+
+/// Edge load balancer: XDP in the kernel, TLS and step-up authentication in front of your backends.
+#[derive(Debug, Parser)]
+#[command(name = "lb-controller", version, max_term_width = 110, after_help = failure::EXIT_CODES)]
+pub struct Cli {
+    /// Which edge on this host: names its pins (/sys/fs/bpf/NAME) and its runtime folder (/run/NAME).
+    #[arg(long, global = true, default_value = "lb", env = "LB_INSTANCE", value_name = "NAME")]
+    instance: Instance,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the edge in the foreground: attach XDP, serve, check health, follow the configuration file.
+    Run(run::Arguments),
+    /// Check a configuration file; print every error with its place.
+    Check(check::Arguments),
+    /// Say whether this kernel and these interfaces can run the data plane, what is lacking, and what mends it.
+    Doctor(doctor::Arguments),
+    /// Show services, limits, drops and workers; reads the pinned maps when the controller is down.
+    Status(status::Arguments),
+    /// Show what happens now, by the second: services, backends, drops by reason, CPUs.
+    Top(top::Arguments),
+    /// Show a sample of the packets that XDP drops, and follow it.
+    Drops(drops::Arguments),
+    /// Say what would become of a packet, step by step, without a trace in counters and limits.
+    Trace(trace::Arguments),
+    /// Write sampled packets to a capture file for tcpdump and Wireshark.
+    Capture(capture::Arguments),
+    /// List backends: what L7 chooses from and what the eBPF maps hold.
+    Backends(backends::Arguments),
+    /// Show the deny and allow lists, and which prefix of which file decides about an address.
+    Lists(lists::Arguments),
+    /// Say which rule a request meets, on which facts, what is required and what was had.
+    Explain(explain::Arguments),
+    /// Stop a running controller gracefully; XDP stays attached.
+    Stop(stop::Arguments),
+    /// Lift the XDP block of a source before its time is over.
+    Unblock(unblock::Arguments),
+    /// Detach XDP and remove every pin and route of this instance.
+    Unload(unload::Arguments),
+    /// Read a password and print its Argon2id hash for the `users` section.
+    HashPassword(hash_password::Arguments),
+}
+
+impl Cli {
+    /// Runs the command; a failure carries its exit code.
+    pub fn run(self) -> Result<(), Failure> {
+        let instance = &self.instance;
+        match self.command {
+            Command::Run(arguments) => run::run(instance, arguments),
+            Command::Check(arguments) => check::run(arguments),
+            Command::Doctor(arguments) => doctor::run(instance, arguments),
+            Command::Status(arguments) => status::run(instance, arguments),
+            Command::Top(arguments) => top::run(instance, arguments),
+            Command::Drops(arguments) => drops::run(instance, arguments),
+            Command::Trace(arguments) => trace::run(instance, arguments),
+            Command::Capture(arguments) => capture::run(instance, arguments),
+            Command::Backends(arguments) => backends::run(instance, arguments),
+            Command::Lists(arguments) => lists::run(instance, arguments),
+            Command::Explain(arguments) => explain::run(instance, arguments),
+            Command::Stop(arguments) => stop::run(instance, arguments),
+            Command::Unblock(arguments) => unblock::run(instance, arguments),
+            Command::Unload(arguments) => unload::run(instance, arguments),
+            Command::HashPassword(arguments) => hash_password::run(arguments),
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! The configuration after every check: what the rest of the controller works with. Nothing in it can be wrong.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use lb_datapath::{
+    DesiredNat, Forward, HashBy, Limits, Ports, Protocols, Rate, Sampling, ServerId, ServerIdLengths, SynCookies, Tier,
+    VipPrefix,
+};
+use lb_policy::RuleSet;
+
+mod compile;
+mod diagnostic;
+mod section;
+mod tree;
+mod values;
+mod watch;
+
+pub use diagnostic::{Diagnostic, Diagnostics};
+pub use watch::{WatchError, Watcher};
+
+/// Larger files are refused unread: they are no configuration.
+const MOST_FILE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Compiles the text of a configuration; `file` is for messages, and its folder is where relative paths start. All
+/// mistakes are returned, not only the first.
+pub fn compile_read(file: &Path, source: &str) -> Result<Config, Diagnostics> {
+    compile::compile(&file.display().to_string(), source, file.parent().unwrap_or(Path::new("")))
+}
+
+/// The text of a file. With it known, [`Watcher::start`] reports only what changes from then on.
+pub fn read(file: &Path) -> Result<String, Diagnostics> {
+    let refuse = |message: String, help: &str| Diagnostics::of_whole_file(&file.display().to_string(), message, help);
+    let unreadable = |error: std::io::Error| refuse(format!("the file cannot be read: {error}"), "");
+    let metadata = std::fs::metadata(file).map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(refuse("this is no file".into(), "name the YAML file itself"));
+    }
+    if metadata.len() > MOST_FILE_BYTES {
+        return Err(refuse(format!("the file has {} bytes; at most {MOST_FILE_BYTES} are read", metadata.len()), ""));
+    }
+    let bytes = std::fs::read(file).map_err(unreadable)?;
+    String::from_utf8(bytes).map_err(|_| refuse("the file is not UTF-8".into(), "save it as UTF-8"))
+}
+
+/// One configuration file, compiled.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Interfaces the XDP program is attached to; empty: none (L7 alone).
+    pub interfaces: Vec<String>,
+    /// Keys, certificates made at first start, and the embedded store live here, readable by the controller alone.
+    pub state_dir: PathBuf,
+    /// Where Prometheus may scrape; never the data port.
+    pub metrics: Option<SocketAddr>,
+    pub services: Vec<Service>,
+    /// New flows that XDP admits to all services together.
+    pub new_flows: Rate,
+    /// Which packets XDP writes down.
+    pub sampling: Sampling,
+    /// Whose tunnels end on this host; `None`: nobody's.
+    pub decapsulate: Option<Tier>,
+    pub nat: NatConfig,
+    /// Served by SNI, the first being the default; empty: self-signed at first start.
+    pub certificates: Vec<CertificateFiles>,
+    pub pools: Vec<PoolConfig>,
+    /// In order of precedence: the most specific host, then the longest path, first.
+    pub routes: Vec<Route>,
+    pub users: Vec<User>,
+    /// Peers whose `Forwarded` and `X-Forwarded-For` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Never blocked in XDP.
+    pub protected_networks: Vec<IpNet>,
+    pub lists: ListsConfig,
+    pub step_up: StepUpConfig,
+    pub rules: Arc<RuleSet>,
+}
+
+/// How packets of services with `forward: nat` are rewritten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatConfig {
+    pub translation: DesiredNat,
+    /// Connections that fit.
+    pub capacity: usize,
+}
+
+impl Default for NatConfig {
+    fn default() -> NatConfig {
+        NatConfig { translation: DesiredNat::default(), capacity: DesiredNat::DEFAULT_CAPACITY }
+    }
+}
+
+/// Addresses and ports whose packets the XDP program steers to this controller, or sends on to a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    pub name: String,
+    pub vips: Vec<VipPrefix>,
+    pub ports: Ports,
+    pub protocols: Protocols,
+    pub limits: Limits,
+    pub syn_cookies: SynCookies,
+    pub forwarding: Forwarding,
+}
+
+impl Service {
+    /// Its requests are served here, and not merely sent on.
+    pub fn is_local(&self) -> bool {
+        self.forwarding.forward == Forward::Local
+    }
+
+    /// Would a TCP connection to this address be one to the service?
+    pub fn takes_tcp(&self, address: SocketAddr) -> bool {
+        self.protocols.tcp && self.ports.contains(address.port()) && self.has_vip(address.ip())
+    }
+
+    pub fn has_vip(&self, address: IpAddr) -> bool {
+        self.vips.iter().any(|vip| vip.contains(address))
+    }
+}
+
+/// Where a service's packets go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Forwarding {
+    pub forward: Forward,
+    /// `Some` unless `forward` is [`Forward::Local`].
+    pub pool: Option<String>,
+    pub hash_by: HashBy,
+    /// UDP destination port; 0 unless `forward` is [`Forward::Gue`].
+    pub gue_port: u16,
+    /// The largest TCP segment that a SYN may announce, less where less fits; 0: as it comes.
+    pub max_segment_bytes: u16,
+    /// How QUIC connection ids name a backend; nothing: not routed by them.
+    pub quic: ServerIdLengths,
+}
+
+/// Sources that XDP drops, or never drops for being listed or blocked. The longest prefix decides, and of two equal ones
+/// the one that allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListsConfig {
+    pub deny: Vec<ListEntry>,
+    pub allow: Vec<ListEntry>,
+}
+
+impl ListsConfig {
+    /// The files of both lists.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.deny.iter().chain(&self.allow).filter_map(|entry| match entry {
+            ListEntry::File(file) => Some(file.as_path()),
+            ListEntry::Prefix(_) => None,
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListEntry {
+    Prefix(IpNet),
+    /// A prefix or an address a line; not read yet.
+    File(PathBuf),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// A named group of backends that can stand in for one another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolConfig {
+    pub name: String,
+    pub backends: Vec<BackendConfig>,
+    pub health: HealthConfig,
+}
+
+/// One server of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackendConfig {
+    /// Health checks and L7 connect to the port; forwarded packets keep theirs, except with NAT.
+    pub address: SocketAddr,
+    /// Its share of forwarded flows, in proportion to the others'; L7 gives all of them the same share.
+    pub weight: u8,
+    /// It keeps what it has, and gets nothing new.
+    pub drain: bool,
+    /// What it puts into its QUIC connection ids; `None`: what its address makes of as many bytes as a service asks for.
+    pub server_id: Option<ServerId>,
+}
+
+impl BackendConfig {
+    pub const DEFAULT_WEIGHT: u8 = 1;
+
+    /// What names it in connection ids whose server ids have so many bytes.
+    pub fn server_id(&self, bytes: u8) -> Option<ServerId> {
+        let given = self.server_id.filter(|id| id.as_bytes().len() == usize::from(bytes));
+        given.or_else(|| ServerId::derived(self.address.ip().into(), self.address.port(), bytes.into()))
+    }
+}
+
+/// As most are: with the usual weight, and at work.
+impl From<SocketAddr> for BackendConfig {
+    fn from(address: SocketAddr) -> BackendConfig {
+        BackendConfig { address, weight: BackendConfig::DEFAULT_WEIGHT, drain: false, server_id: None }
+    }
+}
+
+/// Active health checks: a question that must be answered within `timeout`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthConfig {
+    pub kind: HealthKind,
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// Good answers in a row that bring a backend back.
+    pub rise: u32,
+    /// Bad answers in a row that take it out.
+    pub fall: u32,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HealthKind {
+    /// GET of this path; 2xx is good.
+    Http { path: String },
+    /// To take a connection is good.
+    Tcp,
+}
+
+/// Which pool serves which requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Lower-case; `None`: any host.
+    pub host: Option<String>,
+    /// An exact path, or a prefix ending in `/**`.
+    pub path: String,
+    pub pool: String,
+    /// Needs no session.
+    pub public: bool,
+    /// The route in metrics and access log: `shop.example/api/**`, or `*/api/**` for any host.
+    pub label: Arc<str>,
+}
+
+impl Route {
+    pub fn new(host: Option<String>, path: String, pool: String, public: bool) -> Route {
+        let label = format!("{}{path}", host.as_deref().unwrap_or("*")).into();
+        Route { host, path, pool, public, label }
+    }
+}
+
+/// A built-in user.
+#[derive(Clone)]
+pub struct User {
+    pub name: String,
+    /// PHC string, Argon2id.
+    pub password_hash: String,
+    /// RFC 6238 secret, decoded from Base32; 16 to 64 bytes.
+    pub totp_secret: Option<Vec<u8>>,
+    pub groups: Vec<String>,
+}
+
+/// Without the secrets: users end up in logs.
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("User").field("name", &self.name).field("groups", &self.groups).finish_non_exhaustive()
+    }
+}
+
+impl Default for HealthConfig {
+    fn default() -> HealthConfig {
+        HealthConfig {
+            kind: HealthKind::Http { path: "/healthz".to_owned() },
+            interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+        }
+    }
+}
+
+/// Everything about sessions, challenges and what they tell XDP.
+#[derive(Clone, Debug)]
+pub struct StepUpConfig {
+    /// A session ends this long after login, whatever happens.
+    pub session_lifetime: Duration,
+    /// A session ends after this long without a request.
+    pub session_idle: Duration,
+    /// A challenge, and the request parked behind it, must be finished within this.
+    pub transaction_lifetime: Duration,
+    /// Largest request body that is parked for resumption.
+    pub park_limit_bytes: usize,
+    /// How long a finished step-up lets its source pass first.
+    pub verified_for: Duration,
+    /// Failed proofs from one source, within ten minutes, that make it blocked in XDP.
+    pub block_after_failures: u32,
+}
+
+impl Default for StepUpConfig {
+    fn default() -> StepUpConfig {
+        StepUpConfig {
+            session_lifetime: Duration::from_secs(12 * 3600),
+            session_idle: Duration::from_secs(3600),
+            transaction_lifetime: Duration::from_secs(600),
+            park_limit_bytes: 256 * 1024,
+            verified_for: Duration::from_secs(900),
+            block_after_failures: 10,
+        }
+    }
+}

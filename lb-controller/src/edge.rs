@@ -1,0 +1,50 @@
+//! What all workers share: the current snapshot, the step-up engine, metrics.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::explain::Recent;
+use crate::joint::Joint;
+use crate::metrics::Metrics;
+use crate::pool::Pools;
+use crate::serve::body_memory::BodyMemory;
+use crate::stepup::StepUp;
+
+/// One edge host's state. Each request takes one snapshot and keeps it to its end.
+pub struct Edge {
+    snapshot: ArcSwap<Snapshot>,
+    pub step_up: StepUp,
+    pub joint: Joint,
+    pub metrics: Metrics,
+    pub body_memory: Arc<BodyMemory>,
+    /// Why requests were refused lately.
+    pub recent: Recent,
+    pub clock: Clock,
+}
+
+/// Configuration, rules and backends, swapped as a whole.
+pub struct Snapshot {
+    /// Counts up with every configuration that took effect.
+    pub version: u64,
+    pub config: Arc<Config>,
+    pub pools: Pools,
+}
+
+impl Edge {
+    pub fn new(first: Snapshot, step_up: StepUp, joint: Joint, metrics: Metrics, clock: Clock) -> Edge {
+        let snapshot = ArcSwap::from_pointee(first);
+        Edge { snapshot, step_up, joint, metrics, body_memory: Arc::default(), recent: Recent::default(), clock }
+    }
+
+    pub fn snapshot(&self) -> Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    /// Makes `next` the snapshot of every request that begins from now on.
+    pub fn replace_snapshot(&self, next: Snapshot) {
+        self.snapshot.store(Arc::new(next));
+    }
+}

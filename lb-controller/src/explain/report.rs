@@ -1,0 +1,163 @@
+//! An explanation as JSON, and as `lb-controller explain` prints it.
+
+use lb_policy::{
+    Facts, MatchExplanation, OutcomeExplanation, Requirement, RequirementExplanation, RuleExplanation, RuleSet,
+    Summary, Truth,
+};
+use serde::{Deserialize, Serialize};
+
+/// One request, explained.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Explained {
+    pub request: Request,
+    /// `allow`, `log_in`, `challenge` or `deny`.
+    pub decision: String,
+    /// The fewest methods that would satisfy a challenge.
+    pub methods: Vec<String>,
+    pub rules: Vec<Rule>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Request {
+    /// Absent for a request that is only described.
+    pub id: Option<String>,
+    /// Unix seconds.
+    pub at: u64,
+    pub method: String,
+    pub host: String,
+    pub path: String,
+    pub client: String,
+    pub user: Option<String>,
+}
+
+/// What one rule made of the request.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Rule {
+    pub id: String,
+    /// `matched`, `other host`, `other path` or `other method`.
+    pub matched: String,
+    /// The condition as written.
+    pub when: Option<String>,
+    /// `true`, `false` or `missing`: a fact it hangs on was absent.
+    pub result: Option<String>,
+    pub facts: Vec<NamedFact>,
+    pub denied: Option<String>,
+    pub required: Option<Required>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NamedFact {
+    pub name: String,
+    /// `None`: missing.
+    pub value: Option<String>,
+}
+
+/// What was required, and what was had.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Required {
+    pub level: Option<u8>,
+    /// Any one of these; empty: any method.
+    pub methods: Vec<String>,
+    pub max_age_seconds: Option<u64>,
+    pub per_action: bool,
+    pub met: bool,
+    /// Reached by the factors that count here.
+    pub had_level: u8,
+    pub had_factors: Vec<Factor>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Factor {
+    pub method: String,
+    pub age_seconds: Option<u64>,
+    /// Young enough, and for this request where that is required.
+    pub counts: bool,
+}
+
+impl Explained {
+    /// Walks every rule, and so costs more than a decision. `id` names the request in logs, if it was a real one.
+    pub fn of(rules: &RuleSet, facts: &Facts<'_>, id: Option<String>) -> Explained {
+        let explanation = rules.explain(facts);
+        let (decision, methods) = match &explanation.decision {
+            Summary::Allow => ("allow", &[][..]),
+            Summary::LogIn => ("log_in", &[][..]),
+            Summary::Challenge(challenge) => ("challenge", &challenge.methods[..]),
+            Summary::Deny(_) => ("deny", &[][..]),
+        };
+        Explained {
+            request: Request {
+                id,
+                at: facts.now,
+                method: facts.request.method.to_owned(),
+                host: facts.request.host.to_owned(),
+                path: facts.request.path.to_owned(),
+                client: facts.client.address.to_string(),
+                user: facts.session.map(|session| session.user.to_owned()),
+            },
+            decision: decision.to_owned(),
+            methods: methods.iter().map(|method| method.name().to_owned()).collect(),
+            rules: explanation.rules.iter().map(Rule::from).collect(),
+        }
+    }
+}
+
+impl From<&RuleExplanation> for Rule {
+    fn from(rule: &RuleExplanation) -> Rule {
+        let (denied, required) = match &rule.outcome {
+            OutcomeExplanation::Denied { reason } => (Some(reason.clone()), None),
+            OutcomeExplanation::Required(required) => (None, Some(Required::from(required))),
+            OutcomeExplanation::NotApplied | OutcomeExplanation::NeedsSession => (None, None),
+        };
+        let condition = rule.condition.as_ref();
+        Rule {
+            id: rule.rule.to_string(),
+            matched: match rule.matched {
+                MatchExplanation::Matched => "matched",
+                MatchExplanation::OtherHost => "other host",
+                MatchExplanation::OtherPath => "other path",
+                MatchExplanation::OtherMethod => "other method",
+            }
+            .to_owned(),
+            when: condition.map(|condition| condition.text.to_string()),
+            result: condition.map(|condition| truth(condition.truth).to_owned()),
+            facts: condition
+                .into_iter()
+                .flat_map(|condition| &condition.facts)
+                .map(|fact| NamedFact { name: fact.name.clone(), value: fact.value.clone() })
+                .collect(),
+            denied,
+            required,
+        }
+    }
+}
+
+fn truth(truth: Truth) -> &'static str {
+    match truth {
+        Truth::True => "true",
+        Truth::False => "false",
+        Truth::Missing => "missing",
+    }
+}
+
+impl From<&RequirementExplanation> for Required {
+    fn from(explanation: &RequirementExplanation) -> Required {
+        let Requirement { level, methods, max_age_seconds, per_action } = &explanation.requirement;
+        Required {
+            level: level.map(|level| level.0),
+            methods: methods.iter().map(|method| method.name().to_owned()).collect(),
+            max_age_seconds: *max_age_seconds,
+            per_action: *per_action,
+            met: explanation.met,
+            had_level: explanation.level_had.0,
+            had_factors: explanation
+                .factors_had
+                .iter()
+                .map(|factor| Factor {
+                    method: factor.method.name().to_owned(),
+                    age_seconds: factor.age_seconds,
+                    counts: factor.counts,
+                })
+                .collect(),
+        }
+    }
+}

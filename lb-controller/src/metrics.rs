@@ -1,0 +1,164 @@
+//! Counters for Prometheus. Every label comes from the configuration or from a closed list, so clients cannot grow them.
+
+mod backends;
+mod requests;
+mod workers;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::StatusCode;
+use prometheus_client::collector::Collector;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+pub use backends::{BackendSample, BackendSource};
+pub(crate) use requests::{SHARDS, shard_of_this_thread};
+pub use workers::{WorkerMetrics, WorkerView};
+
+/// All metrics of the L7 side. Clones share their counts.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    registry: Mutex<Registry>,
+    requests: Arc<requests::Requests>,
+    backends: Arc<backends::Backends>,
+    workers: workers::Workers,
+    decisions: Family<[(&'static str, &'static str); 1], Counter>,
+    challenges: Family<[(&'static str, &'static str); 1], Counter>,
+    access_lines_dropped: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        let mut registry = Registry::with_prefix("lb");
+        let requests = Arc::new(requests::Requests::default());
+        registry.register_collector(Box::new(requests.clone()));
+        let backends = Arc::new(backends::Backends::default());
+        registry.register_collector(Box::new(backends.clone()));
+        let workers = workers::Workers::register(&mut registry);
+        let decisions = Family::default();
+        registry.register("decisions", "Requests by what the rules decided", decisions.clone());
+        let challenges = Family::default();
+        registry.register("challenges", "Step-up challenges issued, by shape of the answer", challenges.clone());
+        let access_lines_dropped = Counter::default();
+        registry.register(
+            "access_log_dropped",
+            "Access log lines dropped because the log could not be written as fast",
+            access_lines_dropped.clone(),
+        );
+        Metrics(Arc::new(Inner {
+            registry: Mutex::new(registry),
+            requests,
+            backends,
+            workers,
+            decisions,
+            challenges,
+            access_lines_dropped,
+        }))
+    }
+}
+
+impl Metrics {
+    /// Everything in the OpenMetrics text format.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        let registry = self.0.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        match prometheus_client::encoding::text::encode(&mut text, &registry) {
+            Ok(()) => text,
+            // Only a collector's own failure can end here; what was written before it is still true.
+            Err(error) => format!("{text}# incomplete: {error}\n"),
+        }
+    }
+
+    /// Adds metrics that are read at scrape time, such as the datapath's. Their names get the prefix `lb_`.
+    pub fn register_collector(&self, collector: impl Collector) {
+        self.0.registry.lock().unwrap_or_else(PoisonError::into_inner).register_collector(Box::new(collector));
+    }
+
+    /// The pools whose backends are shown from now on; call it with every snapshot.
+    pub fn show_pools(&self, pools: &(impl BackendSource + Clone)) {
+        self.0.backends.show(Box::new(pools.clone()));
+    }
+
+    /// One request, when its response has been sent or given up.
+    pub fn request(&self, route: &str, status: StatusCode, duration: Duration) {
+        self.0.requests.count(route, status, duration);
+    }
+
+    /// What the rules decided: `allow`, `challenge`, `log_in` or `deny`.
+    pub fn decision(&self, decision: &'static str) {
+        self.0.decisions.get_or_create(&[("decision", decision)]).inc();
+    }
+
+    /// A challenge was issued, in the shape of `browser`, `api`, …
+    pub fn challenge(&self, shape: &'static str) {
+        self.0.challenges.get_or_create(&[("shape", shape)]).inc();
+    }
+
+    pub fn access_line_dropped(&self) {
+        self.0.access_lines_dropped.inc();
+    }
+
+    /// The counters of worker `index`.
+    pub fn worker(&self, index: usize) -> WorkerMetrics {
+        self.0.workers.worker(index)
+    }
+
+    /// What each worker has accepted and holds open, in order of index.
+    pub fn workers(&self) -> Vec<WorkerView> {
+        self.0.workers.views()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shows(metrics: &Metrics, line: &str) {
+        let text = metrics.render();
+        assert!(text.lines().any(|shown| shown == line), "{line}\nis not in\n{text}");
+    }
+
+    #[test]
+    fn requests_are_counted_by_route_and_status_class() {
+        let metrics = Metrics::default();
+        metrics.request("*/**", StatusCode::OK, Duration::from_millis(3));
+        metrics.request("*/**", StatusCode::CREATED, Duration::from_millis(30));
+        let other_worker = metrics.clone();
+        std::thread::spawn(move || other_worker.request("*/**", StatusCode::BAD_GATEWAY, Duration::from_secs(3)))
+            .join()
+            .unwrap();
+        shows(&metrics, r#"lb_requests_total{route="*/**",status="2xx"} 2"#);
+        shows(&metrics, r#"lb_requests_total{route="*/**",status="5xx"} 1"#);
+        shows(&metrics, r#"lb_request_seconds_bucket{le="0.005",route="*/**"} 1"#);
+        shows(&metrics, r#"lb_request_seconds_bucket{le="0.05",route="*/**"} 2"#);
+        shows(&metrics, r#"lb_request_seconds_bucket{le="+Inf",route="*/**"} 3"#);
+        shows(&metrics, r#"lb_request_seconds_count{route="*/**"} 3"#);
+    }
+
+    #[test]
+    fn invented_route_labels_end_in_one_series() {
+        let metrics = Metrics::default();
+        for number in 0..5_000 {
+            metrics.request(&format!("route-{number}"), StatusCode::OK, Duration::ZERO);
+        }
+        let series = metrics.render().lines().filter(|line| line.starts_with("lb_requests_total")).count();
+        assert!(series <= 1_100, "{series} series");
+        assert!(metrics.render().contains(r#"lb_requests_total{route="other",status="2xx"}"#));
+    }
+
+    #[test]
+    fn workers_decisions_and_challenges_appear() {
+        let metrics = Metrics::default();
+        metrics.worker(1).accepted();
+        metrics.decision("allow");
+        metrics.challenge("browser");
+        shows(&metrics, r#"lb_connections_accepted_total{worker="1"} 1"#);
+        shows(&metrics, r#"lb_decisions_total{decision="allow"} 1"#);
+        shows(&metrics, r#"lb_challenges_total{shape="browser"} 1"#);
+    }
+}

@@ -1,0 +1,105 @@
+//! A request's way: accept → tls → guard → facts → decide → enforce → forward → respond → record.
+
+pub mod accept;
+pub mod access_log;
+pub mod body;
+pub mod body_memory;
+pub mod facts;
+pub mod forward;
+mod framing;
+pub mod guard;
+mod h2;
+pub mod listen;
+pub(crate) mod outgoing;
+pub mod request;
+pub mod respond;
+pub mod route;
+mod stall;
+mod stalled;
+pub mod tls;
+mod upgrade;
+mod upstream;
+
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use framing::fuzzing;
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use lb_policy::Decision;
+
+use crate::edge::Edge;
+use crate::explain::Explained;
+use crate::stepup::Visit;
+
+use access_log::Record;
+use body::ResponseBody;
+use request::Peer;
+use respond::Early;
+
+/// Answers one request and records how.
+pub async fn handle(edge: &Edge, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
+    let mut record = Record::start(&edge.metrics, peer, &request);
+    let mut response = match answer(edge, peer, request, &mut record).await {
+        Ok(response) => response,
+        Err(early) => early.into_response(),
+    };
+    respond::name(&mut response, record.id());
+    record.finish(response)
+}
+
+/// The table of contents. Every branch is here; the steps it names are leaves.
+async fn answer(
+    edge: &Edge,
+    peer: &Peer,
+    request: Request<Incoming>,
+    record: &mut Record,
+) -> Result<Response<ResponseBody>, Early> {
+    let snapshot = Arc::clone(&edge.snapshot());
+    let config = &*snapshot.config;
+    let visit = Visit { config, joint: &edge.joint };
+
+    let request = guard::check(config, peer, request)?;
+    record.set_client(request.client.address);
+    let session = edge.step_up.session(config, &request);
+    let session = session.as_ref();
+    if route::is_reserved(&request.path) {
+        return Ok(edge.step_up.pages(&visit, request, session).await.map(ResponseBody::from));
+    }
+
+    let route = route::find(config, &request)?;
+    record.set_route(route.label.clone());
+    edge.step_up.csrf_check(&request, session)?;
+    let (request, proved) = edge.step_up.resume(&visit, request, session).await?;
+    let (request, body) = facts::read_body(&config.rules, &edge.body_memory, request, session).await?;
+
+    let facts = facts::gather(edge.clock.now(), &request, session, &proved, &body, route);
+    let decision = config.rules.decide(&facts);
+    record.set_decision(&decision);
+    if matches!(decision, Decision::Challenge(_) | Decision::Deny(_)) {
+        edge.recent.remember(facts.now, || Explained::of(&config.rules, &facts, Some(record.id().to_string())));
+    }
+
+    match (decision, session) {
+        (Decision::Allow(permit), _) => {
+            let host = request.host.clone();
+            let assertion = session.map(|session| edge.step_up.assertion(session, &request, &route.pool));
+            let pool = route::pool(&snapshot, route)?;
+            let login_over = edge.step_up.login_over(session.filter(|_| request.upgrade.is_some()));
+            let mut response = forward::forward(permit, pool, request, assertion, login_over, record).await?;
+            if let Some(cookie) = session.and_then(|session| edge.step_up.session_cookie_refresh(&host, session)) {
+                respond::carry_session(&mut response, cookie);
+            }
+            Ok(response)
+        }
+        (Decision::Challenge(challenge), Some(session)) => {
+            let challenge = edge.step_up.challenge(&visit, request, session, challenge).await;
+            edge.metrics.challenge(respond::challenge_shape(&challenge));
+            Ok(challenge.map(ResponseBody::from))
+        }
+        (Decision::LogIn | Decision::Challenge(_), _) => Ok(edge.step_up.log_in(&request).map(ResponseBody::from)),
+        (Decision::Deny(denial), _) => Ok(edge.step_up.deny(&request, session, &denial).map(ResponseBody::from)),
+    }
+}

@@ -1,0 +1,149 @@
+//! Gathers what a decision looks at. The body is read only where a rule looks into it; what is read is what is forwarded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use lb_policy::{
+    BodyError, BodyFacts, ClientFacts, Facts, HeaderLookup, ProvedFactor, RequestFacts, RuleSet, UnixSeconds,
+};
+
+use crate::config::Route;
+use crate::serve::body_memory::BodyMemory;
+use crate::serve::request::{Inbound, InboundBody};
+use crate::serve::respond::{self, Early, Refusal};
+use crate::stepup::Session;
+
+/// The whole of an inspected body must have arrived within this; it is small, and a worker's memory waits for it.
+const BODY_WITHIN: Duration = Duration::from_secs(30);
+
+/// Reads the body as far as the rules need it. A body that no rule looks into goes on streaming, unread.
+pub async fn read_body(
+    rules: &RuleSet,
+    memory: &Arc<BodyMemory>,
+    mut request: Inbound,
+    session: Option<&Session>,
+) -> Result<(Inbound, BodyFacts), Early> {
+    let Some(needs) = rules.body_needs(&request_facts(&request)) else {
+        return Ok((request, BodyFacts::default()));
+    };
+    let headers = &request.headers;
+    let length = only_value(headers, header::CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok());
+    // Before the first byte is asked for: a client that waits for 100 Continue is told no without sending its body.
+    needs.check_headers(content_type(headers), content_encoding(headers), length).map_err(unfit)?;
+    let max_bytes = length.unwrap_or(needs.max_bytes).min(needs.max_bytes);
+    let bytes = match request.body {
+        InboundBody::Whole(bytes) => bytes,
+        InboundBody::Streaming(incoming) => {
+            let place = memory
+                .reserve(usize::try_from(max_bytes).unwrap_or(usize::MAX), session.is_none())
+                .ok_or(Refusal::TooManyBodies)?;
+            place.hold(read_whole(incoming, max_bytes).await?)
+        }
+    };
+    let facts = needs.read(content_type(&request.headers), &bytes).map_err(unfit)?;
+    request.body = InboundBody::Whole(bytes);
+    Ok((request, facts))
+}
+
+fn unfit(error: BodyError) -> Early {
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    respond::problem(status, "body", "The body cannot be judged", &error.to_string()).into()
+}
+
+/// The whole body, or a refusal: never a prefix of it.
+async fn read_whole(incoming: Incoming, max_bytes: u64) -> Result<Bytes, Early> {
+    let limited = Limited::new(incoming, usize::try_from(max_bytes).unwrap_or(usize::MAX));
+    match tokio::time::timeout(BODY_WITHIN, limited.collect()).await {
+        Err(_) => Err(Refusal::ClientTooSlow.into()),
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(unfit(BodyError::TooLarge { max_bytes })),
+        Ok(Err(_)) => Err(Refusal::Malformed("The request body broke off.").into()),
+    }
+}
+
+/// Puts the facts together; they borrow from the request that will be forwarded.
+pub fn gather<'a>(
+    now: UnixSeconds,
+    request: &'a Inbound,
+    session: Option<&'a Session>,
+    proved_for_this_request: &'a [ProvedFactor],
+    body: &'a BodyFacts,
+    route: &Route,
+) -> Facts<'a> {
+    Facts {
+        now,
+        request: request_facts(request),
+        client: ClientFacts { address: request.client.address },
+        session: session.map(Session::facts),
+        proved_for_this_request,
+        body,
+        route_is_public: route.public,
+    }
+}
+
+fn request_facts(request: &Inbound) -> RequestFacts<'_> {
+    RequestFacts {
+        method: request.method.as_str(),
+        host: &request.host,
+        path: &request.path,
+        query: request.raw_query(),
+        headers: request,
+    }
+}
+
+impl HeaderLookup for Inbound {
+    fn header(&self, lower_case_name: &str) -> Option<&str> {
+        only_value(&self.headers, lower_case_name)
+    }
+
+    fn has(&self, lower_case_name: &str) -> bool {
+        self.headers.contains_key(lower_case_name)
+    }
+}
+
+/// A repeated header is absent: two values would let the rule see one and the backend believe the other.
+pub fn only_value<'h>(headers: &'h HeaderMap, lower_case_name: &str) -> Option<&'h str> {
+    let mut values = headers.get_all(lower_case_name).iter();
+    match (values.next(), values.next()) {
+        (Some(only), None) => only.to_str().ok(),
+        _ => None,
+    }
+}
+
+pub fn content_type(headers: &HeaderMap) -> Option<&str> {
+    only_value(headers, header::CONTENT_TYPE.as_str())
+}
+
+/// One that came twice is as good as unreadable: the backend may go by the one that the rules do not see, and there are
+/// compressed bytes that are plain text too.
+fn content_encoding(headers: &HeaderMap) -> Option<&str> {
+    let name = header::CONTENT_ENCODING;
+    headers.contains_key(&name).then(|| only_value(headers, name.as_str()).unwrap_or("unreadable"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_encoding_is_seen_however_often_it_came() {
+        type Row = (&'static str, &'static [&'static [u8]], Option<&'static str>);
+        let rows: &[Row] = &[
+            ("none", &[], None),
+            ("one", &[b"gzip"], Some("gzip")),
+            ("one hidden behind another", &[b"identity", b"deflate"], Some("unreadable")),
+            ("one that is no text", &[b"gz\xffip"], Some("unreadable")),
+        ];
+        for (name, values, expected) in rows {
+            let mut headers = HeaderMap::new();
+            for value in *values {
+                headers.append(header::CONTENT_ENCODING, http::HeaderValue::from_bytes(value).unwrap());
+            }
+            assert_eq!(content_encoding(&headers), *expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! A request that passed the framing guard. It is parsed once: what the rules judge is what the backend receives.
+
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use hyper::body::Incoming;
+
+/// The other end of one connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The TCP peer.
+    pub address: SocketAddr,
+    /// The VIP and port that the client connected to.
+    pub local: SocketAddr,
+    /// Server name of the TLS handshake, lower-case.
+    pub server_name: Option<String>,
+    /// The connection is h2.
+    pub h2: bool,
+}
+
+/// One request after the guard.
+#[derive(Debug)]
+pub struct Inbound {
+    pub method: Method,
+    /// `host[:port]` as the client named it; the port is kept for redirects and `Forwarded`.
+    pub authority: String,
+    /// Lower-case host without port or trailing dot: what rules and routes see.
+    pub host: String,
+    /// Decoded once and canonical: what rules and routes see.
+    pub path: String,
+    /// Path and query as forwarded: dot segments and empty segments resolved, each escape written one way.
+    pub target: String,
+    /// Without hop-by-hop headers, and without the identity headers that clients forge.
+    pub headers: HeaderMap,
+    pub body: InboundBody,
+    pub client: Client,
+    /// Present when the client asked for an upgrade (WebSocket): hyper's handle and the protocol's name.
+    pub upgrade: Option<(hyper::upgrade::OnUpgrade, String)>,
+}
+
+/// Who sent it, as far as it can be known.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    /// The TCP peer, or what a trusted proxy says of the client.
+    pub address: IpAddr,
+    /// The peer is a trusted proxy: what it carries must write nothing to XDP.
+    pub through_trusted_proxy: bool,
+}
+
+/// The body on its way in.
+#[derive(Debug)]
+pub enum InboundBody {
+    /// Not read yet.
+    Streaming(Incoming),
+    /// Read whole, because a rule looks into it or it was parked. Exactly these bytes are forwarded.
+    Whole(Bytes),
+}
+
+impl Inbound {
+    pub fn raw_query(&self) -> &str {
+        self.target.split_once('?').map_or("", |(_, query)| query)
+    }
+}

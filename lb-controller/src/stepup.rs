@@ -1,0 +1,217 @@
+//! Sessions, factors, challenges, and the original request going on after the proof.
+//!
+//! Sessions live in sealed cookies; what must have one owner (used codes, ended sessions) in the store; what lives ten
+//! minutes (transactions, parked bodies, attempt counters) in bounded memory.
+
+mod ask;
+mod assertion;
+mod blocking;
+mod body;
+mod challenge;
+mod check;
+mod client_kind;
+mod cookies;
+mod csrf;
+mod device;
+pub(crate) mod factor;
+mod form;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
+mod login;
+mod own_pages;
+mod pages;
+mod parking;
+mod private_file;
+mod prove;
+mod random_id;
+mod resume;
+mod revocation;
+mod seal;
+mod session;
+mod terms;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod throttle;
+mod transaction;
+mod user_tag;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use http::{HeaderValue, StatusCode};
+use lb_policy::Denial;
+
+use self::assertion::Signer;
+use self::blocking::Blocking;
+use self::cookies::{Found, Keep};
+use self::pages::Rejection;
+use self::parking::ParkingLot;
+use self::revocation::Revocations;
+use self::seal::{Purpose, Sealer};
+pub use self::session::Session;
+use self::throttle::Throttle;
+use self::transaction::Transactions;
+use self::user_tag::UserTags;
+use crate::audit::Event;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::joint::Joint;
+use crate::serve::request::Inbound;
+use crate::serve::respond::OwnResponse;
+use crate::store::Store;
+
+/// The step-up engine of one host.
+pub struct StepUp {
+    clock: Clock,
+    sealer: Sealer,
+    signer: Signer,
+    tags: UserTags,
+    store: Arc<Store>,
+    revocations: Arc<Revocations>,
+    transactions: Transactions,
+    parking: Arc<ParkingLot>,
+    throttle: Throttle,
+    hashing: Blocking,
+    disk: Blocking,
+    refused_cookies: AtomicU64,
+}
+
+/// What a request is handled with.
+#[derive(Clone, Copy)]
+pub struct Visit<'a> {
+    pub config: &'a Config,
+    pub joint: &'a Joint,
+}
+
+/// How long a tunnel may outlive its login.
+const LOGIN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Numbers for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepUpLoad {
+    /// Session cookies that did not open, had ended, or came twice; counts up.
+    pub refused_cookies: u64,
+    pub parked_requests: usize,
+    pub parked_bytes: usize,
+}
+
+impl StepUp {
+    /// Opens the engine's keys and store in `state_dir`, making what is missing, readable by this user alone.
+    pub fn open(state_dir: &Path, clock: Clock) -> Result<StepUp> {
+        private_file::make_directory(state_dir)?;
+        let now = clock.now();
+        let store = Arc::new(Store::open(&state_dir.join("store.redb"))?);
+        let revocations = Revocations::open(store.clone(), now).context("cannot read the store")?;
+        Ok(StepUp {
+            sealer: Sealer::open(state_dir, now)?,
+            signer: Signer::open(state_dir)?,
+            tags: UserTags::open(state_dir)?,
+            store,
+            revocations: Arc::new(revocations),
+            transactions: Transactions::default(),
+            parking: Arc::default(),
+            throttle: Throttle::default(),
+            hashing: Blocking::new(),
+            disk: Blocking::new(),
+            refused_cookies: AtomicU64::new(0),
+            clock,
+        })
+    }
+
+    /// The session that came with `request`. Whatever is wrong with a cookie, it counts as none.
+    pub fn session(&self, config: &Config, request: &Inbound) -> Option<Session> {
+        let text = match cookies::find(&request.headers, cookies::SESSION) {
+            Found::Absent => return None,
+            Found::Once(text) => Some(text),
+            Found::Repeated => None,
+        };
+        let session = text.and_then(|text| self.open_session(config, request, text));
+        if session.is_none() {
+            self.refused_cookies.fetch_add(1, Ordering::Relaxed);
+        }
+        session
+    }
+
+    fn open_session(&self, config: &Config, request: &Inbound, text: &str) -> Option<Session> {
+        let plain = self.sealer.open_sealed(Purpose::Session, &request.host, text)?;
+        let session = Session::decode(&plain)?.admitted(config, self.clock.now())?;
+        (!self.revocations.is_ended(&session)).then_some(session)
+    }
+
+    /// A cookie that moves the session's idle clock, at most once a minute. Ask when the response is made, not before: a
+    /// session that was raised or ended meanwhile must not come back.
+    pub fn session_cookie_refresh(&self, host: &str, session: &Session) -> Option<HeaderValue> {
+        let refreshed = session.refreshed(self.clock.now())?;
+        (!self.revocations.is_ended(session)).then(|| self.session_cookie(host, &refreshed))
+    }
+
+    /// Waits until the login that `session` came of is over, by logout or by its time; without one, for ever. Tunnels end
+    /// with it: nothing that passes through them is asked who sent it.
+    pub fn login_over(&self, session: Option<&Session>) -> impl Future<Output = ()> + use<> {
+        let (revocations, clock, session) = (self.revocations.clone(), self.clock.clone(), session.cloned());
+        async move {
+            let Some(session) = session else { return std::future::pending().await };
+            while clock.now() < session.ends_at && !revocations.is_login_ended(&session) {
+                tokio::time::sleep(LOGIN_CHECK_INTERVAL).await;
+            }
+        }
+    }
+
+    fn session_cookie(&self, host: &str, session: &Session) -> HeaderValue {
+        let sealed = self.sealer.seal(Purpose::Session, host, &session.encode());
+        cookies::set(cookies::SESSION, &sealed, Keep::UntilBrowserCloses)
+    }
+
+    /// Refuses an unsafe request that a session's cookie authenticates but that some other site's page may have sent.
+    pub fn csrf_check(&self, request: &Inbound, session: Option<&Session>) -> Result<(), OwnResponse> {
+        if session.is_none() || !csrf::is_forged(request) {
+            return Ok(());
+        }
+        Err(self.forged(request, session))
+    }
+
+    fn forged(&self, request: &Inbound, session: Option<&Session>) -> OwnResponse {
+        let tag = session.map(|session| self.tags.tag(session.user()));
+        self.event("csrf", "refused", request, tag.as_deref()).record();
+        let detail = "It was sent by a page of another site. If you meant to do this, do it from the site itself.";
+        Rejection { status: StatusCode::FORBIDDEN, problem: "cross-site", title: "Sent from elsewhere", detail }
+            .answer(request)
+    }
+
+    /// No proof would help. The client is not told which rule it was.
+    pub fn deny(&self, request: &Inbound, session: Option<&Session>, denial: &Denial) -> OwnResponse {
+        let tag = session.map(|session| self.tags.tag(session.user()));
+        let event = self.event("deny", &denial.reason, request, tag.as_deref());
+        Event { rule: Some(&denial.rule), ..event }.record();
+        let detail = "The rules of this service do not allow this request.";
+        Rejection { status: StatusCode::FORBIDDEN, problem: "denied", title: "Not allowed", detail }.answer(request)
+    }
+
+    /// The value of `Lb-Assertion` for a request that goes to `audience`, the pool.
+    pub fn assertion(&self, session: &Session, request: &Inbound, audience: &str) -> HeaderValue {
+        self.signer.sign(session, request, audience, self.clock.now())
+    }
+
+    /// Forgets what is over and rotates keys that are due. Call it every minute, off the worker threads: it writes to disk.
+    pub fn tend(&self) {
+        let now = self.clock.now();
+        self.transactions.sweep(now);
+        if let Err(error) = self.revocations.sweep(now) {
+            tracing::warn!(%error, "ended sessions cannot be swept from the store");
+        }
+        if let Err(error) = self.sealer.rotate_if_due(now) {
+            tracing::error!(error = format!("{error:#}"), "the sealing key is due for rotation but cannot be replaced");
+        }
+    }
+
+    pub fn load(&self) -> StepUpLoad {
+        let (parked_requests, parked_bytes) = self.parking.load();
+        StepUpLoad { refused_cookies: self.refused_cookies.load(Ordering::Relaxed), parked_requests, parked_bytes }
+    }
+}

@@ -1,0 +1,242 @@
+//! Asking for more proof: what each kind of client is told, and what becomes of its request meanwhile.
+
+use http::{StatusCode, header};
+use lb_policy::Challenge;
+use serde_json::json;
+
+use super::body::{self, BodyError};
+use super::client_kind::ClientKind;
+use super::pages::{self, Rejection, see_other, with_cookie};
+use super::parking::{Parked, Room};
+use super::random_id::RandomId;
+use super::session::Session;
+use super::terms::{Terms, describe, describe_had, is_per_action, with_terms};
+use super::transaction::{BoundRequest, Onward, TRIES, Transaction, hash_secret, sha256};
+use super::{StepUp, Visit, cookies, csrf, factor};
+use crate::audit::Event;
+use crate::serve::request::{Inbound, InboundBody};
+use crate::serve::respond::OwnResponse;
+
+impl StepUp {
+    /// The session is not strong or fresh enough: opens a transaction for this request and tells the client where to
+    /// prove more. A browser's unsafe request is parked meanwhile.
+    pub async fn challenge(
+        &self,
+        visit: &Visit<'_>,
+        request: Inbound,
+        session: &Session,
+        challenge: Challenge,
+    ) -> OwnResponse {
+        let kind = ClientKind::of(&request);
+        // Only what may go on by itself later is worth a challenge: a parked forgery would be sent with fresh proof.
+        if let Err(refused) = self.csrf_check(&request, Some(session)) {
+            return refused;
+        }
+        if !self.can_meet(visit, session, &challenge) {
+            return self.impossible(&request, session, &challenge);
+        }
+        let (id, now) = (RandomId::new(), self.clock.now());
+        let secret = cookies::new_transaction_secret(&id);
+        let (request, bound, onward) = match self.set_aside(visit, request, session, &challenge, &secret).await {
+            Ok(set_aside) => set_aside,
+            Err(refused) => return refused,
+        };
+        let lifetime_seconds = visit.config.step_up.transaction_lifetime.as_secs();
+        let terms = Terms::new(&challenge.unmet, &challenge.methods, session, now);
+        let answer = match kind {
+            ClientKind::Browser => see_other(&format!("/.lb/challenge/{id}")),
+            ClientKind::Grpc => with_terms(pages::grpc(StatusCode::UNAUTHORIZED, "step-up required"), &terms),
+            ClientKind::Api | ClientKind::Preflight => api_challenge(&id, &challenge, &terms, lifetime_seconds),
+        };
+        let transaction = Transaction {
+            login: session.login,
+            user: session.user().to_owned(),
+            secret_hash: hash_secret(&secret),
+            expires_at: now + lifetime_seconds,
+            request: bound,
+            unmet: challenge.unmet.clone(),
+            terms,
+            wanted: challenge.methods.clone(),
+            proved: Vec::new(),
+            tries_left: TRIES,
+            onward,
+        };
+        let Some(evicted) = self.transactions.open(id, transaction, now) else {
+            return too_many_transactions(&request);
+        };
+        self.audit_challenge(&request, session, &challenge, "issued", Some(&id));
+        let answer = with_cookie(answer, cookies::set_transaction(&id, &secret, lifetime_seconds));
+        clear_stale_cookies(answer, &request.headers, &evicted)
+    }
+
+    /// The user has every factor that is asked for, and something is asked for at all.
+    fn can_meet(&self, visit: &Visit<'_>, session: &Session, challenge: &Challenge) -> bool {
+        let user = visit.config.users.iter().find(|user| user.name == session.user());
+        let has = |method| user.is_some_and(|user| (factor::of(method).is_enrolled)(user));
+        !challenge.methods.is_empty() && challenge.methods.iter().copied().all(has)
+    }
+
+    /// Terminal: asking again would loop. A factor is never enrolled on the strength of a password alone.
+    fn impossible(&self, request: &Inbound, session: &Session, challenge: &Challenge) -> OwnResponse {
+        self.audit_challenge(request, session, challenge, "impossible", None);
+        let detail =
+            "This needs a second factor that your account does not have. Ask whoever runs this service for one.";
+        Rejection { status: StatusCode::FORBIDDEN, problem: "step-up-impossible", title: "Not possible yet", detail }
+            .answer(request)
+    }
+
+    /// Decides how the request goes on after the proof, reading its body where that needs it. The request comes back
+    /// without the body.
+    async fn set_aside(
+        &self,
+        visit: &Visit<'_>,
+        mut request: Inbound,
+        session: &Session,
+        challenge: &Challenge,
+        secret: &str,
+    ) -> Result<(Inbound, BoundRequest, Onward), OwnResponse> {
+        let bound = BoundRequest::of(&request);
+        let from_browser = ClientKind::of(&request) == ClientKind::Browser;
+        if from_browser && !csrf::is_unsafe(&request.method) {
+            let no_body = Some(sha256(b""));
+            return Ok((request, BoundRequest { body_sha256: no_body, ..bound }, Onward::Redirect));
+        }
+        // Without its body, a proof for this one action could not be told from a proof for another.
+        let binds_body = challenge.unmet.iter().any(|(_, requirement)| is_per_action(requirement));
+        if !from_browser && !binds_body {
+            return Ok((request, bound, Onward::Retry));
+        }
+        let unread = |request: Inbound, bound| match binds_body {
+            true => Err(cannot_be_bound(&request)),
+            false => Ok((request, bound, Onward::Retry)),
+        };
+        let Some(room) = self.room_for(visit, &request, session) else {
+            return unread(request, bound);
+        };
+        let whole = std::mem::replace(&mut request.body, InboundBody::Whole(bytes::Bytes::new()));
+        let body = match body::read(whole, room.bytes()).await {
+            Ok(body) => body,
+            Err(BodyError::TooLarge) => return unread(request, bound),
+            Err(BodyError::TooSlow | BodyError::BrokenOff) => return Err(body_cut_short(&request)),
+        };
+        let bound = BoundRequest { body_sha256: Some(sha256(&body)), ..bound };
+        let parks = || Onward::Parked(Parked::new(room, &request, &body, secret));
+        let onward = if from_browser { parks() } else { Onward::Retry };
+        Ok((request, bound, onward))
+    }
+
+    /// Room for the body, before any of it is read. `None`: it is too large, or there is none left.
+    pub(super) fn room_for(&self, visit: &Visit<'_>, request: &Inbound, session: &Session) -> Option<Room> {
+        let limit_bytes = visit.config.step_up.park_limit_bytes;
+        // A body of unknown length may turn out to be as large as is allowed.
+        let bytes = announced_length(request).unwrap_or(limit_bytes);
+        if bytes > limit_bytes {
+            return None;
+        }
+        self.parking.reserve(session.login, session.user(), bytes)
+    }
+
+    fn audit_challenge(
+        &self,
+        request: &Inbound,
+        session: &Session,
+        challenge: &Challenge,
+        result: &str,
+        transaction: Option<&RandomId>,
+    ) {
+        let tag = self.tags.tag(session.user());
+        let rules: Vec<&str> = challenge.unmet.iter().map(|(rule, _)| &**rule).collect();
+        let required: Vec<_> = challenge.unmet.iter().map(|(_, requirement)| describe(requirement)).collect();
+        let had = describe_had(session, self.clock.now());
+        let transaction = transaction.map(RandomId::to_string);
+        Event {
+            rule: Some(&rules.join(",")),
+            required: Some(&required.join("; ")),
+            had: Some(&had),
+            transaction: transaction.as_deref(),
+            ..self.event("challenge", result, request, Some(&tag))
+        }
+        .record();
+    }
+}
+
+impl BoundRequest {
+    /// All but the body, which is not read yet.
+    pub(super) fn of(request: &Inbound) -> BoundRequest {
+        let all = |name| request.headers.get_all(name).iter().cloned().collect();
+        BoundRequest {
+            method: request.method.clone(),
+            authority: request.authority.clone(),
+            target: request.target.clone(),
+            content_type: all(header::CONTENT_TYPE),
+            content_encoding: all(header::CONTENT_ENCODING),
+            body_sha256: None,
+        }
+    }
+}
+
+fn api_challenge(id: &RandomId, challenge: &Challenge, terms: &Terms, lifetime_seconds: u64) -> OwnResponse {
+    let methods: Vec<_> = challenge.methods.iter().map(|method| method.name()).collect();
+    let mut body = json!({
+        "type": "urn:lb:problem:step-up",
+        "title": "Step-up required",
+        "status": 401,
+        "detail": "Prove more at challenge_url, then send the request again.",
+        "challenge_url": format!("/.lb/challenge/{id}"),
+        "acr_values": [terms.acr],
+        "methods": methods,
+        "expires_in": lifetime_seconds,
+        "resume": "retry",
+    });
+    if let Some(seconds) = terms.max_age_seconds {
+        body["max_age"] = json!(seconds);
+    }
+    with_terms(pages::own(StatusCode::UNAUTHORIZED, "application/problem+json", body.to_string()), terms)
+}
+
+/// The length the client gave; the guard lets only well-formed ones through.
+fn announced_length(request: &Inbound) -> Option<usize> {
+    match &request.body {
+        InboundBody::Whole(bytes) => Some(bytes.len()),
+        InboundBody::Streaming(_) => request.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok(),
+    }
+}
+
+/// Transactions that made room, and cookies of ones long finished, would fill the browser's request headers.
+fn clear_stale_cookies(mut answer: OwnResponse, headers: &http::HeaderMap, evicted: &[RandomId]) -> OwnResponse {
+    let surplus = (cookies::transactions(headers).count() + 1).saturating_sub(cookies::MOST_TRANSACTIONS);
+    let is_evicted = |value: &str| cookies::transaction_of(value).is_some_and(|id| evicted.contains(&id));
+    let stale = cookies::transactions(headers)
+        .enumerate()
+        // Browsers send cookies of one path oldest first (RFC 6265bis §5.8.3).
+        .filter(|(at, (_, value))| *at < surplus || is_evicted(value))
+        .filter_map(|(_, (digits, _))| cookies::clear_transaction(digits));
+    for cookie in stale {
+        answer = with_cookie(answer, cookie);
+    }
+    answer
+}
+
+/// A challenge would be in vain: no proof could be told to be for this body, so each retry would be challenged again.
+fn cannot_be_bound(request: &Inbound) -> OwnResponse {
+    let detail = "A request that is confirmed each time must be small enough to be kept meanwhile, \
+                  and no more than three of yours may wait at once.";
+    Rejection { status: StatusCode::PAYLOAD_TOO_LARGE, problem: "too-large", title: "Too large to confirm", detail }
+        .answer(request)
+}
+
+fn too_many_transactions(request: &Inbound) -> OwnResponse {
+    let rejection = Rejection {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        problem: "busy",
+        title: "Too many open challenges",
+        detail: "Try again in a minute.",
+    };
+    pages::with_retry_after(rejection.answer(request), 60)
+}
+
+pub(super) fn body_cut_short(request: &Inbound) -> OwnResponse {
+    let detail = "The request body stopped arriving.";
+    Rejection { status: StatusCode::REQUEST_TIMEOUT, problem: "request-timeout", title: "Request timeout", detail }
+        .answer(request)
+}

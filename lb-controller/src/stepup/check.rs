@@ -1,0 +1,128 @@
+//! Checking one answer: throttled, off the worker threads, and in the same time whether or not the user exists.
+
+use http::StatusCode;
+use lb_common::Source;
+use lb_policy::Method;
+use zeroize::Zeroizing;
+
+use super::StepUp;
+use super::device::Device;
+use super::factor::{self, Attempt, FactorVerified, Failure, password};
+use super::pages::{Rejection, with_retry_after};
+use super::throttle::Bucket;
+use crate::config::{Config, User};
+use crate::serve::request::Inbound;
+use crate::serve::respond::OwnResponse;
+
+/// Why an answer was not accepted.
+#[derive(Debug)]
+pub(super) enum NotProved {
+    /// Checked, and refused; why is for the audit trail only.
+    Refused(Failure),
+    /// Not checked: too many failures lately.
+    Throttled { wait_seconds: u64 },
+    /// Not checked: too many others are logging in.
+    Busy,
+}
+
+/// One answer, and whose it claims to be.
+pub(super) struct Answer<'a> {
+    pub(super) method: Method,
+    /// As the client named it; it need not exist.
+    pub(super) user_name: &'a str,
+    pub(super) user: Option<&'a User>,
+    pub(super) text: &'a str,
+    /// A known device that may use its own attempt counter.
+    pub(super) device: Option<&'a Device>,
+}
+
+impl StepUp {
+    pub(super) async fn check(
+        &self,
+        config: &Config,
+        request: &Inbound,
+        answer: Answer<'_>,
+    ) -> Result<FactorVerified, NotProved> {
+        let source = Source::of(request.client.address);
+        let user_name = answer.user_name;
+        let buckets = match answer.device {
+            Some(device) => vec![Bucket::AccountFromDevice(user_name, device.id)],
+            None => {
+                vec![Bucket::AccountFromSource(user_name, source), Bucket::Source(source), Bucket::Account(user_name)]
+            }
+        };
+        let purpose = answer.method.name();
+        self.throttle
+            .charge(purpose, &buckets, self.clock.now())
+            .map_err(|wait| NotProved::Throttled { wait_seconds: wait.seconds })?;
+        let outcome = self.verify(config, &answer).await;
+        match &outcome {
+            Ok(_) => self.throttle.succeeded(purpose, &buckets),
+            Err(NotProved::Busy | NotProved::Refused(Failure::Store(_))) => {
+                self.throttle.not_checked(purpose, &buckets);
+            }
+            Err(_) => {}
+        }
+        outcome
+    }
+
+    async fn verify(&self, config: &Config, answer: &Answer<'_>) -> Result<FactorVerified, NotProved> {
+        let text = Zeroizing::new(answer.text.to_owned());
+        // One-time codes must not wait behind a flood of passwords.
+        let pool = if answer.method == Method::Password { &self.hashing } else { &self.disk };
+        let Some(user) = answer.user.cloned() else {
+            let somebody = somebody_like(config, answer.user_name).cloned();
+            let job = move || somebody.map(|somebody| password::spend_the_same_time(&somebody, &text));
+            pool.run(job).await.map_err(|_| NotProved::Busy)?;
+            return Err(NotProved::Refused(Failure::Wrong));
+        };
+        let attempt = Attempt { user, answer: text, now: self.clock.now(), store: self.store.clone() };
+        let verify = factor::of(answer.method).verify;
+        let outcome = pool.run(move || verify(&attempt)).await.map_err(|_| NotProved::Busy)?;
+        if let Err(Failure::Store(error)) = &outcome {
+            tracing::error!(%error, "no proof can be recorded, so none is accepted");
+        }
+        outcome.map_err(NotProved::Refused)
+    }
+}
+
+/// A user whose hash stands in for that of a name that does not exist: always the same one for one name, as if it did
+/// exist, so that hashes of unequal cost tell nothing either.
+fn somebody_like<'a>(config: &'a Config, user_name: &str) -> Option<&'a User> {
+    let spread = user_name.bytes().fold(0usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
+    config.users.get(spread.checked_rem(config.users.len())?)
+}
+
+impl NotProved {
+    /// For the audit trail.
+    pub(super) fn result(&self) -> String {
+        match self {
+            NotProved::Refused(failure) => failure.to_string(),
+            NotProved::Throttled { .. } => "throttled".to_owned(),
+            NotProved::Busy => "busy".to_owned(),
+        }
+    }
+
+    /// The answer when nothing was checked; `None` when something was, and the form is shown again.
+    pub(super) fn unchecked_answer(&self, request: &Inbound) -> Option<OwnResponse> {
+        let (status, problem, title, detail, wait_seconds) = match self {
+            NotProved::Throttled { wait_seconds } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too-many-attempts",
+                "Too many attempts",
+                format!("Wait {wait_seconds} seconds, go back, and try again."),
+                *wait_seconds,
+            ),
+            NotProved::Busy | NotProved::Refused(Failure::Store(_)) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "busy",
+                "Too busy to check",
+                "Nothing was checked. Go back and try again in a few seconds.".to_owned(),
+                2,
+            ),
+            NotProved::Refused(_) => return None,
+        };
+        let rejection = Rejection { status, problem, title, detail: &detail };
+        Some(with_retry_after(rejection.answer(request), wait_seconds))
+    }
+}

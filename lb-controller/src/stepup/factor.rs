@@ -1,0 +1,102 @@
+//! Factors: each module verifies one kind of proof. To add one: its file and a line in [`FACTORS`].
+
+pub(crate) mod password;
+pub(crate) mod totp;
+
+use std::sync::Arc;
+
+use lb_policy::{Method, ProvedFactor, UnixSeconds};
+use zeroize::Zeroizing;
+
+use crate::config::User;
+use crate::store::{Store, StoreError};
+
+const FACTORS: &[&Factor] = &[&password::FACTOR, &totp::FACTOR];
+
+/// Proof that `user` has just shown `proved.method`. Only the modules below can make one, and sessions begin and rise
+/// only from one.
+#[derive(Debug)]
+pub(super) struct FactorVerified {
+    user: String,
+    proved: ProvedFactor,
+}
+
+impl FactorVerified {
+    fn new(attempt: &Attempt, method: Method) -> FactorVerified {
+        FactorVerified { user: attempt.user.name.clone(), proved: ProvedFactor { method, at: attempt.now } }
+    }
+
+    pub(super) fn user(&self) -> &str {
+        &self.user
+    }
+
+    pub(super) fn proved(&self) -> ProvedFactor {
+        self.proved
+    }
+}
+
+/// One kind of proof.
+pub(super) struct Factor {
+    pub(super) method: Method,
+    pub(super) input: Input,
+    pub(super) is_enrolled: fn(&User) -> bool,
+    /// May take as long as a password hash or a disk write: never call it on a worker thread.
+    pub(super) verify: fn(&Attempt) -> Result<FactorVerified, Failure>,
+}
+
+/// How a page asks for it.
+#[derive(Debug)]
+pub(super) struct Input {
+    /// The form field.
+    pub(super) name: &'static str,
+    pub(super) label: &'static str,
+    /// Where the user finds it.
+    pub(super) hint: &'static str,
+    /// HTML `type`, `autocomplete` and `inputmode`: they bring up the right keyboard and let password managers help.
+    pub(super) kind: &'static str,
+    pub(super) autocomplete: &'static str,
+    pub(super) inputmode: &'static str,
+    /// The answer is so short that it is shown in large, spaced digits.
+    pub(super) is_code: bool,
+    /// What the page says when the answer is refused. It is the same for every reason, or it would help who guesses.
+    pub(super) refused: &'static str,
+}
+
+/// One answer to be checked.
+pub(super) struct Attempt {
+    pub(super) user: User,
+    pub(super) answer: Zeroizing<String>,
+    pub(super) now: UnixSeconds,
+    pub(super) store: Arc<Store>,
+}
+
+/// Why an answer proves nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("wrong")]
+    Wrong,
+    #[error("replayed")]
+    Replayed,
+    #[error("not-enrolled")]
+    NotEnrolled,
+    /// Nothing is proved while it cannot be recorded: a code could be used again after a crash.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The factor that verifies `method`.
+pub(super) fn of(method: Method) -> &'static Factor {
+    FACTORS.iter().find(|factor| factor.method == method).expect("a test holds the table complete")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_has_a_factor_with_a_field_of_its_own() {
+        let mut names: Vec<_> = Method::all().map(|method| of(method).input.name).collect();
+        names.dedup();
+        assert_eq!(names.len(), FACTORS.len());
+    }
+}

@@ -1,0 +1,260 @@
+//! Logging in and out.
+
+use http::{HeaderValue, Method as HttpMethod, StatusCode, header};
+use lb_common::Source;
+use lb_policy::Method;
+use serde_json::json;
+
+use super::check::{Answer, NotProved};
+use super::client_kind::ClientKind;
+use super::cookies::{self, Found, Keep};
+use super::device::Device;
+use super::form::Form;
+use super::pages::{self, Forms, LoginPage, Nonce, Rejection, SessionPage, html, see_other, with_cookie};
+use super::seal::Purpose;
+use super::session::Session;
+use super::terms::in_words;
+use super::{StepUp, Visit, factor};
+use crate::audit::Event;
+use crate::serve::request::Inbound;
+use crate::serve::respond::OwnResponse;
+
+/// Longer ones exist nowhere; they only cost hashing.
+const LONGEST_USER_NAME: usize = 256;
+const LONGEST_PASSWORD: usize = 1024;
+/// A longer way back is not worth carrying through the login page's URL.
+const LONGEST_RETURN_PATH: usize = 1024;
+
+impl StepUp {
+    /// Nobody is logged in and the route needs somebody: to the login page, or 401.
+    pub fn log_in(&self, request: &Inbound) -> OwnResponse {
+        let response = match ClientKind::of(request) {
+            ClientKind::Browser => see_other(&self.login_url(request)),
+            ClientKind::Preflight => pages::own(StatusCode::NO_CONTENT, "text/plain", String::new()),
+            _ => unauthenticated(request, "login-required", "Log in first", "POST user and password to /.lb/login."),
+        };
+        // A cookie that does not open never will: without this, a duplicate would lock the user out. One that has ended is
+        // left alone: the browser may hold its successor already, and this answer may come late.
+        let is_foreign = match cookies::find(&request.headers, cookies::SESSION) {
+            Found::Absent => false,
+            Found::Once(text) => self.sealer.open_sealed(Purpose::Session, &request.host, text).is_none(),
+            Found::Repeated => true,
+        };
+        if is_foreign {
+            return with_cookie(response, cookies::set(cookies::SESSION, "", Keep::NotAtAll));
+        }
+        response
+    }
+
+    /// The login page that leads back to where a safe request was going. The way back is sealed, so nobody can make a
+    /// link to our login page that ends elsewhere.
+    fn login_url(&self, request: &Inbound) -> String {
+        let is_safe = matches!(request.method, HttpMethod::GET | HttpMethod::HEAD);
+        // A challenge belongs to the login it was made for; there is no way back to it by another.
+        let returns = is_safe && !request.path.starts_with("/.lb/");
+        if !returns || request.target == "/" || request.target.len() > LONGEST_RETURN_PATH {
+            return "/.lb/login".to_owned();
+        }
+        let to = self.sealer.seal(Purpose::ReturnPath, &request.host, request.target.as_bytes());
+        format!("/.lb/login?to={to}")
+    }
+
+    fn return_path(&self, request: &Inbound) -> String {
+        let sealed = request.raw_query().split('&').find_map(|pair| pair.strip_prefix("to="));
+        sealed
+            .and_then(|sealed| self.sealer.open_sealed(Purpose::ReturnPath, &request.host, sealed))
+            .and_then(|path| String::from_utf8(path.to_vec()).ok())
+            // `//host` would leave the origin; the guard resolves empty segments, and this does not rely on it.
+            .filter(|path| path.starts_with('/') && !path.starts_with("//"))
+            .unwrap_or_else(|| "/".to_owned())
+    }
+
+    pub(super) fn login_page(&self, request: &Inbound) -> OwnResponse {
+        login_form(request, StatusCode::OK, "", None)
+    }
+
+    pub(super) async fn submit_login(
+        &self,
+        visit: &Visit<'_>,
+        request: Inbound,
+        form: Form,
+        old_session: Option<&Session>,
+    ) -> OwnResponse {
+        let (Some(user_name), Some(password)) = (form.get("user"), form.get("password")) else {
+            return incomplete(&request);
+        };
+        if user_name.len() > LONGEST_USER_NAME || password.len() > LONGEST_PASSWORD {
+            return incomplete(&request);
+        }
+        let user = visit.config.users.iter().find(|user| user.name == user_name);
+        let device = Device::of_user(&self.sealer, &request.headers, &request.host, user_name);
+        let answer = Answer { method: Method::Password, user_name, user, text: password, device: device.as_ref() };
+        let outcome = self.check(visit.config, &request, answer).await;
+        self.audit_login(&request, user_name, outcome.as_ref().err());
+        let proof = match outcome {
+            Ok(proof) => proof,
+            Err(not_proved) => return self.login_refused(visit, &request, user_name, &not_proved),
+        };
+        let Some(user) = user else { return incomplete(&request) };
+        if let Some(old) = old_session {
+            // Whoever planted the old session must not go on in it beside the user.
+            if let Err(unavailable) = self.end_login(&request, old).await {
+                return unavailable;
+            }
+        }
+        let session = Session::begin(proof, user, &visit.config.step_up, self.clock.now());
+        let response = match ClientKind::of(&request) {
+            ClientKind::Browser => see_other(&self.return_path(&request)),
+            _ => pages::json(StatusCode::OK, &self.describe(&session)),
+        };
+        let device = device.unwrap_or_else(|| Device::new(user_name));
+        let response = with_cookie(response, device.cookie(&self.sealer, &request.host));
+        with_cookie(response, self.session_cookie(&request.host, &session))
+    }
+
+    fn login_refused(
+        &self,
+        visit: &Visit<'_>,
+        request: &Inbound,
+        user_name: &str,
+        not_proved: &NotProved,
+    ) -> OwnResponse {
+        if let Some(unchecked) = not_proved.unchecked_answer(request) {
+            return unchecked;
+        }
+        visit.joint.failed(visit.config, &request.client);
+        const WRONG: &str = "User name or password is wrong.";
+        match ClientKind::of(request) {
+            ClientKind::Browser => {
+                with_www_authenticate(login_form(request, StatusCode::UNAUTHORIZED, user_name, Some(WRONG)))
+            }
+            _ => unauthenticated(request, "login-failed", "Login failed", WRONG),
+        }
+    }
+
+    /// Ends the login with all its sessions and transactions.
+    pub(super) async fn log_out(&self, request: Inbound, session: Option<&Session>) -> OwnResponse {
+        if let Some(session) = session {
+            if let Err(unavailable) = self.end_login(&request, session).await {
+                return unavailable;
+            }
+            let tag = self.tags.tag(session.user());
+            self.event("logout", "ok", &request, Some(&tag)).record();
+        }
+        let response = match ClientKind::of(&request) {
+            ClientKind::Browser => see_other("/.lb/login"),
+            _ => pages::own(StatusCode::NO_CONTENT, "text/plain", String::new()),
+        };
+        with_cookie(response, cookies::set(cookies::SESSION, "", Keep::NotAtAll))
+    }
+
+    async fn end_login(&self, request: &Inbound, session: &Session) -> Result<(), OwnResponse> {
+        self.transactions.forget_login(&session.login);
+        let (revocations, ended, now) = (self.revocations.clone(), session.clone(), self.clock.now());
+        match self.disk.run(move || revocations.end_login(&ended, now)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "an ended session cannot be recorded");
+                Err(store_unavailable(request))
+            }
+            Err(_) => Err(store_unavailable(request)),
+        }
+    }
+
+    /// Who is logged in, by what, and the way out.
+    pub(super) fn session_page(&self, request: &Inbound, session: &Session) -> OwnResponse {
+        if ClientKind::of(request) != ClientKind::Browser {
+            return pages::json(StatusCode::OK, &self.describe(session));
+        }
+        let (nonce, now) = (Nonce::new(), self.clock.now());
+        let proofs = session.factors().iter().map(|factor| {
+            let age = in_words(factor.age_seconds(now).unwrap_or(0));
+            (factor::of(factor.method).input.label, format!("{age} ago"))
+        });
+        let page = SessionPage {
+            nonce: nonce.text(),
+            host: &request.authority,
+            user: session.user(),
+            proofs: &proofs.collect::<Vec<_>>(),
+            ends_in: &in_words(session.ends_at.saturating_sub(now)),
+        };
+        html(StatusCode::OK, &nonce, Forms::Own, &page)
+    }
+
+    /// What a client may know of its own session.
+    pub(super) fn describe(&self, session: &Session) -> serde_json::Value {
+        let now = self.clock.now();
+        let level = session.level(now);
+        let factors: Vec<_> = session
+            .factors()
+            .iter()
+            .map(|factor| json!({"method": factor.method.name(), "age_seconds": factor.age_seconds(now)}))
+            .collect();
+        json!({
+            "user": session.user(),
+            "level": level.0,
+            "acr": level.acr(),
+            "factors": factors,
+            "ends_in_seconds": session.ends_at.saturating_sub(now),
+        })
+    }
+
+    fn audit_login(&self, request: &Inbound, user_name: &str, not_proved: Option<&NotProved>) {
+        let result = not_proved.map_or_else(|| "ok".to_owned(), NotProved::result);
+        let tag = self.tags.tag(user_name);
+        let event = self.event("login", &result, request, Some(&tag));
+        Event { factor: Some(Method::Password.name()), ..event }.record();
+    }
+
+    /// An audit event about `request`, to be filled in.
+    pub(super) fn event<'a>(
+        &self,
+        event: &'static str,
+        result: &'a str,
+        request: &'a Inbound,
+        user_tag: Option<&'a str>,
+    ) -> Event<'a> {
+        Event {
+            event,
+            result,
+            user: user_tag,
+            source: Some(Source::of(request.client.address)),
+            request_method: Some(request.method.as_str()),
+            path: Some(&request.path),
+            ..Event::default()
+        }
+    }
+}
+
+fn login_form(request: &Inbound, status: StatusCode, user: &str, error: Option<&str>) -> OwnResponse {
+    let nonce = Nonce::new();
+    let page = LoginPage { nonce: nonce.text(), host: &request.authority, action: &request.target, user, error };
+    html(status, &nonce, Forms::Own, &page)
+}
+
+fn unauthenticated(request: &Inbound, problem: &str, title: &str, detail: &str) -> OwnResponse {
+    let rejection = Rejection { status: StatusCode::UNAUTHORIZED, problem, title, detail };
+    with_www_authenticate(rejection.answer(request))
+}
+
+/// The challenge that RFC 9110 §15.5.2 demands with a 401; no error code, as RFC 6750 §3.1 has it for requests without
+/// credentials.
+fn with_www_authenticate(mut response: OwnResponse) -> OwnResponse {
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"lb\""));
+    response
+}
+
+fn incomplete(request: &Inbound) -> OwnResponse {
+    let detail = "Send the fields user and password, once each, as a form.";
+    Rejection { status: StatusCode::BAD_REQUEST, problem: "form", title: "Incomplete form", detail }.answer(request)
+}
+
+pub(super) fn store_unavailable(request: &Inbound) -> OwnResponse {
+    let rejection = Rejection {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        problem: "store-unavailable",
+        title: "Try again in a moment",
+        detail: "The gateway cannot record this now, so it did not do it.",
+    };
+    pages::with_retry_after(rejection.answer(request), 2)
+}

@@ -1,0 +1,139 @@
+//! Everything under `/.lb/` on the data port. What is not listed here does not exist, and nothing under the prefix is
+//! ever forwarded.
+
+use http::{HeaderValue, Method as HttpMethod, StatusCode, header};
+
+use super::body::{self, BodyError};
+use super::challenge::body_cut_short;
+use super::form::{FORM_LIMIT_BYTES, Form};
+use super::pages::{self, Rejection};
+use super::random_id::RandomId;
+use super::session::Session;
+use super::{StepUp, Visit, csrf};
+use crate::serve::request::{Inbound, InboundBody};
+use crate::serve::respond::OwnResponse;
+
+/// One of the gateway's own pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Page {
+    Login,
+    Logout,
+    Session,
+    Jwks,
+    Challenge(RandomId),
+    Resume(RandomId),
+}
+
+impl Page {
+    /// `path` is canonical: one page has one path.
+    fn at(path: &str) -> Option<Page> {
+        match path.strip_prefix("/.lb/")? {
+            "login" => Some(Page::Login),
+            "logout" => Some(Page::Logout),
+            "session" => Some(Page::Session),
+            "jwks.json" => Some(Page::Jwks),
+            other => match other.split_once('/')? {
+                ("challenge", id) => RandomId::parse(id).map(Page::Challenge),
+                ("resume", id) => RandomId::parse(id).map(Page::Resume),
+                _ => None,
+            },
+        }
+    }
+
+    fn methods(self) -> &'static str {
+        match self {
+            Page::Login | Page::Challenge(_) => "GET, HEAD, POST",
+            Page::Logout => "POST",
+            Page::Session | Page::Jwks | Page::Resume(_) => "GET, HEAD",
+        }
+    }
+}
+
+impl StepUp {
+    /// Answers a request for a path under `/.lb/`.
+    pub async fn pages(&self, visit: &Visit<'_>, request: Inbound, session: Option<&Session>) -> OwnResponse {
+        let Some(page) = Page::at(&request.path) else { return not_found(&request) };
+        // Checked with or without a session: a forged login puts the victim into the attacker's account.
+        if csrf::is_forged(&request) {
+            return self.forged(&request, session);
+        }
+        match request.method {
+            HttpMethod::GET | HttpMethod::HEAD if page.methods().starts_with("GET") => {
+                self.show(&request, session, page)
+            }
+            HttpMethod::POST if page.methods().ends_with("POST") => self.submit(visit, request, session, page).await,
+            _ => wrong_method(&request, page),
+        }
+    }
+
+    fn show(&self, request: &Inbound, session: Option<&Session>, page: Page) -> OwnResponse {
+        match (page, session) {
+            (Page::Login, _) => self.login_page(request),
+            (Page::Jwks, _) => self.key_set(),
+            (_, None) => self.log_in(request),
+            (Page::Session, Some(session)) => self.session_page(request, session),
+            (Page::Challenge(id), Some(session)) => self.challenge_page(request, session, &id),
+            (Page::Resume(id), Some(session)) => self.resume_page(request, session, &id),
+            (Page::Logout, Some(_)) => wrong_method(request, page),
+        }
+    }
+
+    async fn submit(&self, visit: &Visit<'_>, request: Inbound, session: Option<&Session>, page: Page) -> OwnResponse {
+        let (request, form) = match read_form(request).await {
+            Ok(read) => read,
+            Err(refused) => return refused,
+        };
+        match (page, session) {
+            (Page::Login, session) => self.submit_login(visit, request, form, session).await,
+            (Page::Logout, session) => self.log_out(request, session).await,
+            (Page::Challenge(_), None) => self.log_in(&request),
+            (Page::Challenge(id), Some(session)) => self.submit_proof(visit, request, form, session, &id).await,
+            (Page::Session | Page::Jwks | Page::Resume(_), _) => wrong_method(&request, page),
+        }
+    }
+
+    fn key_set(&self) -> OwnResponse {
+        let mut response = pages::own(StatusCode::OK, "application/jwk-set+json", self.signer.jwks().to_owned());
+        // Public, and the same for everybody; backends may keep it for a while.
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+        response
+    }
+}
+
+async fn read_form(mut request: Inbound) -> Result<(Inbound, Form), OwnResponse> {
+    let body = std::mem::replace(&mut request.body, InboundBody::Whole(bytes::Bytes::new()));
+    let body = match body::read(body, FORM_LIMIT_BYTES).await {
+        Ok(body) => body,
+        Err(BodyError::TooLarge) => return Err(bad_form(&request, StatusCode::PAYLOAD_TOO_LARGE)),
+        Err(BodyError::TooSlow | BodyError::BrokenOff) => return Err(body_cut_short(&request)),
+    };
+    let is_form = request.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).is_none_or(|kind| {
+        kind.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    });
+    if !is_form {
+        return Err(bad_form(&request, StatusCode::UNSUPPORTED_MEDIA_TYPE));
+    }
+    match Form::parse(&body) {
+        Ok(form) => Ok((request, form)),
+        Err(_) => Err(bad_form(&request, StatusCode::BAD_REQUEST)),
+    }
+}
+
+fn bad_form(request: &Inbound, status: StatusCode) -> OwnResponse {
+    let detail = "Send the fields as application/x-www-form-urlencoded, each once, 8 KiB at most.";
+    Rejection { status, problem: "form", title: "Unreadable form", detail }.answer(request)
+}
+
+fn not_found(request: &Inbound) -> OwnResponse {
+    let detail = "There is no such page here.";
+    Rejection { status: StatusCode::NOT_FOUND, problem: "not-found", title: "Not found", detail }.answer(request)
+}
+
+fn wrong_method(request: &Inbound, page: Page) -> OwnResponse {
+    let detail = "This page does not take that method; see the Allow header.";
+    let rejection =
+        Rejection { status: StatusCode::METHOD_NOT_ALLOWED, problem: "method", title: "Method not allowed", detail };
+    let mut response = rejection.answer(request);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(page.methods()));
+    response
+}

@@ -1,0 +1,236 @@
+//! The challenge page: shows what is asked and why, takes the answer, raises the session.
+
+use http::StatusCode;
+use lb_policy::Method;
+use serde_json::json;
+
+use super::ask::challenge_form;
+use super::check::{Answer, NotProved};
+use super::client_kind::ClientKind;
+use super::device::Device;
+use super::factor::{self, FactorVerified};
+use super::form::Form;
+use super::login::store_unavailable;
+use super::pages::{self, Rejection, see_other, with_cookie};
+use super::random_id::RandomId;
+use super::session::Session;
+use super::transaction::{Claim, OnwardKind, Refused, View};
+use super::{StepUp, Visit, cookies};
+use crate::audit::Event;
+use crate::config::Config;
+use crate::serve::request::Inbound;
+use crate::serve::respond::OwnResponse;
+
+const LONGEST_ANSWER: usize = 1024;
+
+impl StepUp {
+    /// GET: the page that asks for the next proof.
+    pub(super) fn challenge_page(&self, request: &Inbound, session: &Session, id: &RandomId) -> OwnResponse {
+        let view = match self.transactions.view(id, self.claim(request, session, id)) {
+            Ok(view) => view,
+            Err(refused) => return refused_answer(request, refused),
+        };
+        match view.missing.first() {
+            Some(method) => challenge_form(request, session, id, &view, *method, None),
+            None => self.onward(request, session, id, &view),
+        }
+    }
+
+    /// POST: one answer.
+    pub(super) async fn submit_proof(
+        &self,
+        visit: &Visit<'_>,
+        request: Inbound,
+        form: Form,
+        session: &Session,
+        id: &RandomId,
+    ) -> OwnResponse {
+        let claim = self.claim(&request, session, id);
+        let view = match self.transactions.view(id, claim) {
+            Ok(view) => view,
+            Err(refused) => return refused_answer(&request, refused),
+        };
+        if view.missing.is_empty() {
+            return self.already_proved(&request, session, id, &view);
+        }
+        let Some((method, answer)) = next_answer(&view, &form) else { return no_answer(&request) };
+        let view = match self.transactions.take_try(id, claim) {
+            Ok(view) => view,
+            Err(refused) => return refused_answer(&request, refused),
+        };
+        let outcome = self.check_proof(visit.config, &request, session, method, answer).await;
+        self.audit_proof(&request, session, id, method, outcome.as_ref().err());
+        match outcome {
+            Ok(proof) => self.accept(visit, &request, session, id, proof).await,
+            Err(not_proved) => {
+                if let Some(unchecked) = not_proved.unchecked_answer(&request) {
+                    self.transactions.return_try(id);
+                    return unchecked;
+                }
+                visit.joint.failed(visit.config, &request.client);
+                challenge_form(&request, session, id, &view, method, Some(factor::of(method).input.refused))
+            }
+        }
+    }
+
+    async fn check_proof(
+        &self,
+        config: &Config,
+        request: &Inbound,
+        session: &Session,
+        method: Method,
+        text: &str,
+    ) -> Result<FactorVerified, NotProved> {
+        let user_name = session.user();
+        let user = config.users.iter().find(|user| user.name == user_name);
+        let device = Device::of_user(&self.sealer, &request.headers, &request.host, user_name)
+            .filter(|device| device.stepped_up);
+        self.check(config, request, Answer { method, user_name, user, text, device: device.as_ref() }).await
+    }
+
+    /// Raises the session under a new id, ends the old one, and sends the client on.
+    async fn accept(
+        &self,
+        visit: &Visit<'_>,
+        request: &Inbound,
+        session: &Session,
+        id: &RandomId,
+        proof: FactorVerified,
+    ) -> OwnResponse {
+        let Some(raised) = session.raised(&proof, self.clock.now()) else {
+            return refused_answer(request, Refused::NotYours);
+        };
+        if let Err(refused) = self.end_superseded(request, session, id).await {
+            return refused;
+        }
+        let raised_cookie = self.session_cookie(&request.host, &raised);
+        let view = match self.transactions.prove(id, self.claim(request, session, id), proof.proved()) {
+            Ok(view) => view,
+            // Its time ran out meanwhile. The proof stands.
+            Err(refused) => return with_cookie(refused_answer(request, refused), raised_cookie),
+        };
+        let finished = view.missing.is_empty();
+        let mut answer = match ClientKind::of(request) {
+            ClientKind::Browser if finished => self.onward(request, session, id, &view),
+            ClientKind::Browser => see_other(&format!("/.lb/challenge/{id}")),
+            _ => self.api_proved(&raised, &view),
+        };
+        if finished {
+            visit.joint.finished(visit.config, &request.client);
+            answer = with_cookie(answer, self.stepped_up_device(request, session));
+        }
+        with_cookie(answer, raised_cookie)
+    }
+
+    fn stepped_up_device(&self, request: &Inbound, session: &Session) -> http::HeaderValue {
+        let known = Device::of_user(&self.sealer, &request.headers, &request.host, session.user());
+        let device = known.unwrap_or_else(|| Device::new(session.user()));
+        device.after_step_up().cookie(&self.sealer, &request.host)
+    }
+
+    /// Ends the session that was raised, or refuses when it had ended already: two answers raced, and one raised it.
+    async fn end_superseded(&self, request: &Inbound, session: &Session, id: &RandomId) -> Result<(), OwnResponse> {
+        let (revocations, ended, now) = (self.revocations.clone(), session.clone(), self.clock.now());
+        match self.disk.run(move || revocations.end_session(&ended, now)).await {
+            Ok(Ok(true)) => Ok(()),
+            // The browser has, or is about to get, the cookie of the session as the other answer raised it.
+            Ok(Ok(false)) => Err(see_other(&format!("/.lb/challenge/{id}"))),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a superseded session cannot be recorded");
+                Err(store_unavailable(request))
+            }
+            Err(_) => Err(store_unavailable(request)),
+        }
+    }
+
+    /// An answer too many: sent twice, or sent again. A browser is shown the way on; a tool learns that nothing was checked.
+    fn already_proved(&self, request: &Inbound, session: &Session, id: &RandomId, view: &View) -> OwnResponse {
+        match ClientKind::of(request) {
+            ClientKind::Browser => self.onward(request, session, id, view),
+            _ => refused_answer(request, Refused::Gone),
+        }
+    }
+
+    /// Where the browser goes once everything is proved.
+    fn onward(&self, request: &Inbound, session: &Session, id: &RandomId, view: &View) -> OwnResponse {
+        match view.onward {
+            OnwardKind::Redirect => see_other(&view.target),
+            OnwardKind::Parked => see_other(&format!("/.lb/resume/{id}")),
+            OnwardKind::Retry if ClientKind::of(request) == ClientKind::Browser => {
+                see_other(&format!("/.lb/resume/{id}"))
+            }
+            OnwardKind::Retry => self.api_proved(session, view),
+        }
+    }
+
+    fn api_proved(&self, session: &Session, view: &View) -> OwnResponse {
+        let missing: Vec<_> = view.missing.iter().map(|method| method.name()).collect();
+        let mut body = self.describe(session);
+        body["missing"] = json!(missing);
+        body["resume"] = json!("retry");
+        pages::json(StatusCode::OK, &body)
+    }
+
+    pub(super) fn claim<'a>(&self, request: &'a Inbound, session: &Session, id: &RandomId) -> Claim<'a> {
+        let secret = cookies::transaction_secret(&request.headers, id);
+        Claim { login: session.login, secret, now: self.clock.now() }
+    }
+
+    fn audit_proof(
+        &self,
+        request: &Inbound,
+        session: &Session,
+        id: &RandomId,
+        method: Method,
+        not_proved: Option<&NotProved>,
+    ) {
+        let result = not_proved.map_or_else(|| "ok".to_owned(), NotProved::result);
+        let tag = self.tags.tag(session.user());
+        let transaction = id.to_string();
+        Event {
+            factor: Some(method.name()),
+            transaction: Some(&transaction),
+            ..self.event("verify", &result, request, Some(&tag))
+        }
+        .record();
+    }
+}
+
+/// The first missing factor that the form answers.
+fn next_answer<'f>(view: &View, form: &'f Form) -> Option<(Method, &'f str)> {
+    let answered = |method: &Method| Some((*method, form.get(factor::of(*method).input.name)?));
+    view.missing.iter().find_map(answered).filter(|(_, answer)| !answer.is_empty() && answer.len() <= LONGEST_ANSWER)
+}
+
+fn no_answer(request: &Inbound) -> OwnResponse {
+    let detail = "Send the answer to what is asked for as a form field, such as code=123456.";
+    Rejection { status: StatusCode::BAD_REQUEST, problem: "form", title: "No answer given", detail }.answer(request)
+}
+
+/// Why a transaction cannot be used, without telling strangers anything about it.
+pub(super) fn refused_answer(request: &Inbound, refused: Refused) -> OwnResponse {
+    let (status, title, detail) = match refused {
+        Refused::Gone => (
+            StatusCode::GONE,
+            "This is over",
+            "It was finished already, or it took too long. Start again from the page you came from.",
+        ),
+        Refused::NotYours => (
+            StatusCode::FORBIDDEN,
+            "Not yours to confirm",
+            "This was begun by another login or in another browser. Start again from the page you came from.",
+        ),
+        Refused::Unproved => (StatusCode::FORBIDDEN, "Not confirmed yet", "Confirm it first, then send it again."),
+        Refused::OtherRequest => (
+            StatusCode::FORBIDDEN,
+            "That is another request",
+            "What was confirmed is not what was sent now, so it does not go on.",
+        ),
+        Refused::NoTriesLeft => (
+            StatusCode::FORBIDDEN,
+            "No tries left",
+            "Too many answers were wrong. Start again from the page you came from.",
+        ),
+    };
+    Rejection { status, problem: refused.name(), title, detail }.answer(request)
+}

@@ -1,0 +1,164 @@
+//! Sessions that ended before their cookie expired: by logout, by a rise in level, or by a fresh login.
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use lb_policy::UnixSeconds;
+
+use super::random_id::RandomId;
+use super::session::Session;
+use crate::store::{Revoked, Store, StoreError};
+
+/// What ended early, in memory for every request to ask and on disk for the next start.
+pub(super) struct Revocations {
+    live: RwLock<Live>,
+    store: Arc<Store>,
+}
+
+#[derive(Default)]
+struct Live {
+    ended: HashMap<[u8; 16], Revoked>,
+    by_user: HashMap<[u8; 16], Vec<[u8; 16]>>,
+}
+
+/// Beyond this many, a user's sessions are ended as a whole: whoever logs in and out in a loop must not grow our memory.
+const LIMIT_PER_USER: usize = 1024;
+
+impl Revocations {
+    pub(super) fn open(store: Arc<Store>, now: UnixSeconds) -> Result<Revocations, StoreError> {
+        let mut live = Live::default();
+        for revoked in store.revoked(now)? {
+            live.insert(revoked);
+        }
+        Ok(Revocations { live: RwLock::new(live), store })
+    }
+
+    pub(super) fn is_ended(&self, session: &Session) -> bool {
+        self.is_any_ended(&[*session.id.bytes(), *session.login.bytes(), user_id(session.user())], session)
+    }
+
+    /// As [`Revocations::is_ended`], but for a rise in level, which ends a session and not its login.
+    pub(super) fn is_login_ended(&self, session: &Session) -> bool {
+        self.is_any_ended(&[*session.login.bytes(), user_id(session.user())], session)
+    }
+
+    fn is_any_ended(&self, ids: &[[u8; 16]], session: &Session) -> bool {
+        let live = self.live.read().expect("no holder of this lock panics");
+        ids.iter().any(|id| live.ended.get(id).is_some_and(|revoked| session.issued_at <= revoked.ended_at))
+    }
+
+    /// Ends this one session, at once and durably. `false`: it had ended before, so whoever asks lost a race and must
+    /// not act for the session. Blocks on the disk.
+    pub(super) fn end_session(&self, session: &Session, now: UnixSeconds) -> Result<bool, StoreError> {
+        self.end(&session.id, session, now)
+    }
+
+    /// Ends everything that came of this login. Blocks on the disk.
+    pub(super) fn end_login(&self, session: &Session, now: UnixSeconds) -> Result<bool, StoreError> {
+        self.end(&session.login, session, now)
+    }
+
+    fn end(&self, id: &RandomId, session: &Session, now: UnixSeconds) -> Result<bool, StoreError> {
+        let user = user_id(session.user());
+        // A session issued by a clock that has since been set back must end all the same.
+        let ended_at = now.max(session.issued_at);
+        let revoked = Revoked { id: *id.bytes(), user, ended_at, until: session.ends_at };
+        let (recorded, superseded) = {
+            let mut live = self.live.write().expect("no holder of this lock panics");
+            if live.ended.contains_key(id.bytes()) {
+                return Ok(false);
+            }
+            live.insert(revoked)
+        };
+        self.store.revoke(recorded, &superseded)?;
+        Ok(true)
+    }
+
+    /// Forgets, here and on disk, what no longer matters. Blocks on the disk.
+    pub(super) fn sweep(&self, now: UnixSeconds) -> Result<(), StoreError> {
+        self.live.write().expect("no holder of this lock panics").forget_expired(now);
+        self.store.sweep(now)
+    }
+}
+
+impl Live {
+    /// Adds one, or, when the user has too many, ends all the user's sessions in their stead. Returns what was added and
+    /// which ids it stands for.
+    fn insert(&mut self, revoked: Revoked) -> (Revoked, Vec<[u8; 16]>) {
+        let ids = self.by_user.entry(revoked.user).or_default();
+        let mut added = revoked;
+        let mut superseded = Vec::new();
+        if ids.len() >= LIMIT_PER_USER {
+            added.id = revoked.user;
+            superseded = std::mem::take(ids);
+            for old in superseded.iter().filter_map(|id| self.ended.remove(id)) {
+                added.until = added.until.max(old.until);
+            }
+        }
+        ids.push(added.id);
+        self.ended.insert(added.id, added);
+        (added, superseded)
+    }
+
+    fn forget_expired(&mut self, now: UnixSeconds) {
+        self.ended.retain(|_, revoked| revoked.until > now);
+        for ids in self.by_user.values_mut() {
+            ids.retain(|id| self.ended.contains_key(id));
+        }
+        self.by_user.retain(|_, ids| !ids.is_empty());
+    }
+}
+
+/// Fixed in size however long the name, and apart from session ids, which are random.
+fn user_id(user: &str) -> [u8; 16] {
+    let hash = digest(&SHA256, user.as_bytes());
+    hash.as_ref().first_chunk().copied().expect("SHA-256 gives 32 bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing;
+    use super::*;
+
+    fn open(directory: &tempfile::TempDir) -> Revocations {
+        let store = Store::open(&directory.path().join("store.redb")).unwrap();
+        Revocations::open(Arc::new(store), 0).unwrap()
+    }
+
+    #[test]
+    fn ending_one_session_leaves_its_sibling_and_ending_the_login_ends_both_even_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let revocations = open(&directory);
+        let first = testing::session("alice", 100);
+        let mut sibling = first.clone();
+        sibling.id = RandomId::new();
+        let other_login = testing::session("alice", 100);
+        assert!(revocations.end_session(&first, 101).unwrap());
+        assert!(!revocations.end_session(&first, 101).unwrap(), "the second to end it is told so");
+        assert!(revocations.is_ended(&first) && !revocations.is_ended(&sibling));
+
+        assert!(revocations.end_login(&sibling, 102).unwrap());
+        drop(revocations);
+        let revocations = open(&directory);
+        assert!(revocations.is_ended(&first) && revocations.is_ended(&sibling));
+        assert!(!revocations.is_ended(&other_login));
+    }
+
+    #[test]
+    fn a_user_who_ends_sessions_without_end_is_ended_as_a_whole_and_others_are_not() {
+        let mut live = Live::default();
+        let revoked = |id: usize| Revoked {
+            id: (id as u128).to_be_bytes(),
+            user: user_id("alice"),
+            ended_at: 100,
+            until: 1000 + id as u64,
+        };
+        for id in 0..3 * LIMIT_PER_USER {
+            live.insert(revoked(id));
+        }
+        assert!(live.ended.len() <= LIMIT_PER_USER + 1);
+        assert!(live.ended.contains_key(&user_id("alice")));
+        assert!(!live.ended.contains_key(&user_id("bob")));
+    }
+}

@@ -1,0 +1,9 @@
+//! Step-up as a client meets it: the real engine under a clock that stands still.
+
+mod audits;
+mod bench;
+mod challenges;
+mod logins;
+mod proofs;
+mod resumes;
+mod shapes;

@@ -1,0 +1,390 @@
+//! Step-up transactions: one request that needs proof, what is to be proved, and what has been. Kept in memory, bounded,
+//! each for ten minutes, and each good for one request.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, digest};
+use http::HeaderValue;
+use lb_policy::{Method, ProvedFactor, Requirement, UnixSeconds};
+
+use super::cookies::MOST_TRANSACTIONS;
+use super::parking::Parked;
+use super::random_id::RandomId;
+use super::terms::Terms;
+
+pub(super) struct Transaction {
+    /// The login it belongs to. Not the session's id: that changes with every rise, and other tabs go on.
+    pub(super) login: RandomId,
+    pub(super) user: String,
+    /// Of the value in the transaction's cookie: whoever has only the URL has nothing.
+    pub(super) secret_hash: [u8; 32],
+    pub(super) expires_at: UnixSeconds,
+    pub(super) request: BoundRequest,
+    pub(super) unmet: Vec<(Arc<str>, Requirement)>,
+    pub(super) terms: Terms,
+    pub(super) wanted: Vec<Method>,
+    pub(super) proved: Vec<ProvedFactor>,
+    pub(super) tries_left: u8,
+    pub(super) onward: Onward,
+}
+
+/// The request a transaction is about, as far as it must be the same again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct BoundRequest {
+    pub(super) method: http::Method,
+    pub(super) authority: String,
+    pub(super) target: String,
+    /// How the body is to be read; all values of each header, for a second one may be the one that a backend goes by.
+    pub(super) content_type: Vec<HeaderValue>,
+    pub(super) content_encoding: Vec<HeaderValue>,
+    /// `None`: the body was not read, so no proof can be tied to it.
+    pub(super) body_sha256: Option<[u8; 32]>,
+}
+
+/// How the request goes on once everything is proved.
+pub(super) enum Onward {
+    /// The browser is sent back to the original path.
+    Redirect,
+    /// The browser posts to the original URL, and the parked body takes the place of what it posts.
+    Parked(Parked),
+    /// The client sends it again.
+    Retry,
+}
+
+/// What pages show of a transaction.
+#[derive(Clone, Debug)]
+pub(super) struct View {
+    pub(super) method: http::Method,
+    pub(super) target: String,
+    pub(super) unmet: Vec<(Arc<str>, Requirement)>,
+    pub(super) terms: Terms,
+    /// Still to be proved, the next one first.
+    pub(super) missing: Vec<Method>,
+    pub(super) proved_count: usize,
+    pub(super) tries_left: u8,
+    pub(super) onward: OnwardKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnwardKind {
+    Redirect,
+    Parked,
+    Retry,
+}
+
+/// Why a transaction is of no use to this client now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// Finished, expired, given up, or never there.
+    Gone,
+    /// It belongs to another login, or was begun in another browser.
+    NotYours,
+    /// Something is still to be proved.
+    Unproved,
+    /// It is for another request.
+    OtherRequest,
+    NoTriesLeft,
+}
+
+impl Refused {
+    /// For the audit trail, and the last part of the problem's URN.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Refused::Gone => "transaction-gone",
+            Refused::NotYours => "transaction-not-yours",
+            Refused::Unproved => "unproved",
+            Refused::OtherRequest => "other-request",
+            Refused::NoTriesLeft => "no-tries-left",
+        }
+    }
+}
+
+/// Who asks for a transaction: both must be the ones it was opened with.
+#[derive(Clone, Copy)]
+pub(super) struct Claim<'a> {
+    pub(super) login: RandomId,
+    /// The value of the transaction's cookie; `None` when it did not come.
+    pub(super) secret: Option<&'a str>,
+    pub(super) now: UnixSeconds,
+}
+
+#[derive(Default)]
+pub(super) struct Transactions {
+    open: Mutex<HashMap<RandomId, Transaction>>,
+}
+
+/// With the longest targets that the guard lets through, some 100 MiB. Each needs a login, so this is far away.
+const MOST: usize = 16 * 1024;
+/// Whoever logs in again and again must not take all the room there is.
+const MOST_PER_USER: usize = 64;
+pub(super) const TRIES: u8 = 5;
+
+impl Transactions {
+    /// Opens one. Returns the ids that had to make room: the oldest of the same login, or user. `None` when there is no
+    /// room at all.
+    pub(super) fn open(&self, id: RandomId, transaction: Transaction, now: UnixSeconds) -> Option<Vec<RandomId>> {
+        let mut open = self.lock();
+        let mut evicted = evict(&mut open, MOST_TRANSACTIONS, |other| other.login == transaction.login);
+        evicted.extend(evict(&mut open, MOST_PER_USER, |other| other.user == transaction.user));
+        if open.len() >= MOST {
+            open.retain(|_, other| other.expires_at > now);
+        }
+        if open.len() >= MOST {
+            return None;
+        }
+        open.insert(id, transaction);
+        Some(evicted)
+    }
+
+    pub(super) fn view(&self, id: &RandomId, claim: Claim<'_>) -> Result<View, Refused> {
+        Ok(claimed(&mut self.lock(), id, claim)?.view())
+    }
+
+    /// Takes one try, before the answer is checked: answers sent at once count each. The last one that fails ends the
+    /// transaction.
+    pub(super) fn take_try(&self, id: &RandomId, claim: Claim<'_>) -> Result<View, Refused> {
+        let mut open = self.lock();
+        let transaction = claimed(&mut open, id, claim)?;
+        let Some(left) = transaction.tries_left.checked_sub(1) else {
+            return Err(Refused::NoTriesLeft);
+        };
+        transaction.tries_left = left;
+        Ok(transaction.view())
+    }
+
+    /// Gives back a try whose answer was not checked.
+    pub(super) fn return_try(&self, id: &RandomId) {
+        if let Some(transaction) = self.lock().get_mut(id) {
+            transaction.tries_left = (transaction.tries_left + 1).min(TRIES);
+        }
+    }
+
+    /// Records a proof.
+    pub(super) fn prove(&self, id: &RandomId, claim: Claim<'_>, proved: ProvedFactor) -> Result<View, Refused> {
+        let mut open = self.lock();
+        let transaction = claimed(&mut open, id, claim)?;
+        transaction.proved.retain(|other| other.method != proved.method);
+        transaction.proved.push(proved);
+        transaction.tries_left = TRIES;
+        Ok(transaction.view())
+    }
+
+    /// Hands the transaction over, once: of any number of callers one gets it. Left as it was when it is not fully
+    /// proved, or when `matches` says it is for another request.
+    pub(super) fn consume(
+        &self,
+        id: &RandomId,
+        claim: Claim<'_>,
+        matches: impl FnOnce(&Transaction) -> bool,
+    ) -> Result<Transaction, Refused> {
+        let mut open = self.lock();
+        let transaction = claimed(&mut open, id, claim)?;
+        if !transaction.missing().is_empty() {
+            return Err(Refused::Unproved);
+        }
+        if !matches(transaction) {
+            return Err(Refused::OtherRequest);
+        }
+        open.remove(id).ok_or(Refused::Gone)
+    }
+
+    /// Forgets those whose time is over, and everything parked with them.
+    pub(super) fn sweep(&self, now: UnixSeconds) {
+        self.lock().retain(|_, transaction| transaction.expires_at > now);
+    }
+
+    /// Forgets everything of a login that ended.
+    pub(super) fn forget_login(&self, login: &RandomId) {
+        self.lock().retain(|_, transaction| transaction.login != *login);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<RandomId, Transaction>> {
+        self.open.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// Removes the oldest of those that are alike, so that with one more there are `most`.
+fn evict(
+    open: &mut HashMap<RandomId, Transaction>,
+    most: usize,
+    is_alike: impl Fn(&Transaction) -> bool,
+) -> Vec<RandomId> {
+    let alike = open.iter().filter(|(_, other)| is_alike(other));
+    let mut alike: Vec<_> = alike.map(|(id, other)| (other.expires_at, *id)).collect();
+    alike.sort_by_key(|(expires_at, _)| *expires_at);
+    let surplus = (alike.len() + 1).saturating_sub(most);
+    let evicted: Vec<_> = alike.into_iter().take(surplus).map(|(_, id)| id).collect();
+    for id in &evicted {
+        open.remove(id);
+    }
+    evicted
+}
+
+fn claimed<'t>(
+    open: &'t mut HashMap<RandomId, Transaction>,
+    id: &RandomId,
+    claim: Claim<'_>,
+) -> Result<&'t mut Transaction, Refused> {
+    let transaction = open.get_mut(id).filter(|transaction| transaction.expires_at > claim.now).ok_or(Refused::Gone)?;
+    let same_browser = claim
+        .secret
+        .is_some_and(|secret| verify_slices_are_equal(&hash_secret(secret), &transaction.secret_hash).is_ok());
+    if transaction.login != claim.login || !same_browser {
+        return Err(Refused::NotYours);
+    }
+    Ok(transaction)
+}
+
+pub(super) fn hash_secret(secret: &str) -> [u8; 32] {
+    sha256(secret.as_bytes())
+}
+
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    digest(&SHA256, bytes).as_ref().try_into().expect("SHA-256 gives 32 bytes")
+}
+
+impl Transaction {
+    fn missing(&self) -> Vec<Method> {
+        let is_proved = |method: &Method| self.proved.iter().any(|proved| proved.method == *method);
+        self.wanted.iter().copied().filter(|method| !is_proved(method)).collect()
+    }
+
+    fn view(&self) -> View {
+        View {
+            method: self.request.method.clone(),
+            target: self.request.target.clone(),
+            unmet: self.unmet.clone(),
+            terms: self.terms.clone(),
+            missing: self.missing(),
+            proved_count: self.proved.len(),
+            tries_left: self.tries_left,
+            onward: match self.onward {
+                Onward::Redirect => OnwardKind::Redirect,
+                Onward::Parked(_) => OnwardKind::Parked,
+                Onward::Retry => OnwardKind::Retry,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "the cookie's value";
+
+    fn transaction(login: RandomId, expires_at: u64) -> Transaction {
+        Transaction {
+            login,
+            user: login.to_string(),
+            secret_hash: hash_secret(SECRET),
+            expires_at,
+            request: BoundRequest {
+                method: http::Method::POST,
+                authority: "shop.example".to_owned(),
+                target: "/refunds".to_owned(),
+                content_type: Vec::new(),
+                content_encoding: Vec::new(),
+                body_sha256: None,
+            },
+            unmet: Vec::new(),
+            terms: Terms { acr: "urn:lb:acr:2", max_age_seconds: None },
+            wanted: vec![Method::Totp],
+            proved: Vec::new(),
+            tries_left: TRIES,
+            onward: Onward::Retry,
+        }
+    }
+
+    fn opened(expires_at: u64) -> (Transactions, RandomId, RandomId) {
+        let (transactions, id, login) = (Transactions::default(), RandomId::new(), RandomId::new());
+        transactions.open(id, transaction(login, expires_at), 0).unwrap();
+        (transactions, id, login)
+    }
+
+    const PROOF: ProvedFactor = ProvedFactor { method: Method::Totp, at: 10 };
+
+    #[test]
+    fn a_transaction_is_there_only_for_its_own_login_in_its_own_browser_in_time() {
+        let (transactions, id, login) = opened(600);
+        let rows = [
+            ("its owner", login, Some(SECRET), 599, None),
+            ("another login", RandomId::new(), Some(SECRET), 10, Some(Refused::NotYours)),
+            ("another browser", login, Some("other"), 10, Some(Refused::NotYours)),
+            ("no cookie", login, None, 10, Some(Refused::NotYours)),
+            ("too late", login, Some(SECRET), 600, Some(Refused::Gone)),
+        ];
+        for (name, login, secret, now, refused) in rows {
+            assert_eq!(transactions.view(&id, Claim { login, secret, now }).err(), refused, "{name}");
+        }
+    }
+
+    #[test]
+    fn five_tries_and_no_more() {
+        let (transactions, id, login) = opened(600);
+        let claim = Claim { login, secret: Some(SECRET), now: 10 };
+        for left in (0..5).rev() {
+            assert_eq!(transactions.take_try(&id, claim).unwrap().tries_left, left);
+        }
+        assert_eq!(transactions.take_try(&id, claim).err(), Some(Refused::NoTriesLeft));
+        transactions.return_try(&id);
+        assert!(transactions.take_try(&id, claim).is_ok(), "a try that was not checked");
+    }
+
+    #[test]
+    fn a_transaction_is_consumed_once_proved_for_the_right_request_and_by_one_of_many() {
+        let (transactions, id, login) = opened(600);
+        let claim = Claim { login, secret: Some(SECRET), now: 10 };
+        let consume = |matches: bool| transactions.consume(&id, claim, |_| matches).err();
+        assert_eq!(consume(true), Some(Refused::Unproved));
+        assert!(transactions.prove(&id, claim, PROOF).unwrap().missing.is_empty());
+        assert_eq!(consume(false), Some(Refused::OtherRequest));
+        let winners = std::thread::scope(|scope| {
+            let racers: Vec<_> = (0..16).map(|_| scope.spawn(|| consume(true).is_none())).collect();
+            racers.into_iter().filter_map(|racer| racer.join().unwrap().then_some(())).count()
+        });
+        assert_eq!(winners, 1);
+        assert_eq!(consume(true), Some(Refused::Gone));
+    }
+
+    #[test]
+    fn a_login_keeps_its_five_newest_and_nobody_elses_are_touched() {
+        let (transactions, others, _) = opened(600);
+        let login = RandomId::new();
+        let ids: Vec<_> = (0..7).map(|_| RandomId::new()).collect();
+        for (n, id) in ids.iter().enumerate() {
+            let evicted = transactions.open(*id, transaction(login, 1_000 + n as u64), 0).unwrap();
+            assert_eq!(evicted, if n < 5 { vec![] } else { vec![ids[n - 5]] });
+        }
+        assert!(transactions.lock().contains_key(&others));
+        transactions.forget_login(&login);
+        assert_eq!(transactions.lock().len(), 1);
+        transactions.sweep(600);
+        assert!(transactions.lock().is_empty());
+    }
+
+    #[test]
+    fn a_user_of_many_logins_keeps_the_newest_and_leaves_room_for_others() {
+        let (transactions, others, _) = opened(600);
+        for n in 0..2 * MOST_PER_USER as u64 {
+            let of_mallory = Transaction { user: "mallory".to_owned(), ..transaction(RandomId::new(), 1_000 + n) };
+            transactions.open(RandomId::new(), of_mallory, 0).unwrap();
+        }
+        let open = transactions.lock();
+        let oldest = open.values().filter(|other| other.user == "mallory").map(|other| other.expires_at).min();
+        assert_eq!((open.len(), oldest), (1 + MOST_PER_USER, Some(1_000 + MOST_PER_USER as u64)));
+        assert!(open.contains_key(&others));
+    }
+
+    #[test]
+    fn when_full_no_more_are_opened_until_old_ones_expire() {
+        let transactions = Transactions::default();
+        for _ in 0..MOST {
+            transactions.lock().insert(RandomId::new(), transaction(RandomId::new(), 600));
+        }
+        assert!(transactions.open(RandomId::new(), transaction(RandomId::new(), 600), 599).is_none());
+        assert!(transactions.open(RandomId::new(), transaction(RandomId::new(), 1200), 600).is_some());
+    }
+}

@@ -1,0 +1,47 @@
+//! What the audit trail calls a user: the same tag for the same name, and no way back to it without our key.
+
+use std::path::Path;
+
+use anyhow::Result;
+use aws_lc_rs::hmac;
+
+use super::private_file;
+use super::random_id::{hex, random_bytes};
+
+pub(super) struct UserTags(hmac::Key);
+
+impl UserTags {
+    /// Reads the key of `directory`, or makes it. It is never rotated: tags would no longer compare.
+    pub(super) fn open(directory: &Path) -> Result<UserTags> {
+        let path = directory.join("audit-key");
+        let secret = match private_file::read(&path)? {
+            Some(secret) => secret,
+            None => {
+                let secret = random_bytes::<32>().to_vec();
+                private_file::replace(&path, &secret)?;
+                secret
+            }
+        };
+        anyhow::ensure!(secret.len() == 32, "{} is damaged; delete it to tag users anew", path.display());
+        Ok(UserTags(hmac::Key::new(hmac::HMAC_SHA256, &secret)))
+    }
+
+    pub(super) fn tag(&self, user: &str) -> String {
+        hex(&hmac::sign(&self.0, user.as_bytes()).as_ref()[..8])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_keeps_the_tag_over_a_restart_and_shares_it_with_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let tag = UserTags::open(directory.path()).unwrap().tag("alice");
+        let reopened = UserTags::open(directory.path()).unwrap();
+        assert_eq!(reopened.tag("alice"), tag);
+        assert_ne!(reopened.tag("bob"), tag);
+        assert!(!tag.contains("alice"));
+    }
+}

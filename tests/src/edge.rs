@@ -1,0 +1,140 @@
+//! The real controller on loopback, L7 alone: for tests that need the whole program but no XDP.
+
+use std::fs;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
+use totp_rs::{Builder, Secret, Totp};
+
+pub const USER: &str = "alice";
+pub const PASSWORD: &str = "correct horse battery staple";
+const TOTP_SECRET: [u8; 20] = *b"12345678901234567890";
+const STARTS_WITHIN: Duration = Duration::from_secs(20);
+
+/// A running controller. Dropping it ends it and removes its files.
+#[derive(Debug)]
+pub struct Edge {
+    pub address: SocketAddr,
+    instance: String,
+    process: Child,
+    folder: TempDir,
+}
+
+impl Edge {
+    /// What is lacking to start one, if anything.
+    pub fn lacking() -> Option<&'static str> {
+        program().is_none().then_some("needs the controller; run `cargo xtask test`")
+    }
+
+    /// Starts one in front of `backend`: everything needs a session, a refund over 500.00 a code.
+    pub fn start(backend: SocketAddr) -> Result<Edge> {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let program = program().context("LB_CONTROLLER is not set; run the tests with `cargo xtask test`")?;
+        let folder = TempDir::new()?;
+        let address = free_address()?;
+        let config = folder.path().join("edge.yaml");
+        fs::write(&config, configuration(&folder, address, backend, &hash_password(&program)?))?;
+        // Unique among all processes that test at the same time.
+        let instance = format!("lb-test-{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
+        let log = fs::File::create(folder.path().join("log"))?;
+        let process = Command::new(&program)
+            .args(["--instance", &instance, "run", "--listen", &address.to_string(), "--config"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("starting {}", program.display()))?;
+        let mut edge = Edge { address, instance, process, folder };
+        edge.wait_until_it_listens()?;
+        Ok(edge)
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("https://{}{path}", self.address)
+    }
+
+    fn wait_until_it_listens(&mut self) -> Result<()> {
+        let deadline = Instant::now() + STARTS_WITHIN;
+        while TcpStream::connect(self.address).is_err() {
+            let ended = self.process.try_wait()?;
+            if ended.is_some() || Instant::now() > deadline {
+                let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+                bail!("the controller does not listen on {} (ended: {ended:?}); it said:\n{log}", self.address);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        // The runtime folder that the killed controller could not remove.
+        let _ = fs::remove_dir_all(format!("/run/{}", self.instance));
+    }
+}
+
+/// The controller that `cargo xtask test` has built.
+fn program() -> Option<PathBuf> {
+    std::env::var_os("LB_CONTROLLER").map(PathBuf::from)
+}
+
+/// Alice's code, `steps_ahead` of the present one. The edge takes one step either way.
+pub fn totp_code(steps_ahead: i64) -> Result<String> {
+    const STEP_SECONDS: u64 = 30;
+    let totp: Totp = Builder::new().with_secret(Secret::from(TOTP_SECRET)).with_account_name(USER).build()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let step = (now / STEP_SECONDS).checked_add_signed(steps_ahead).context("before 1970")?;
+    Ok(totp.generate(step * STEP_SECONDS).to_string())
+}
+
+fn configuration(folder: &TempDir, address: SocketAddr, backend: SocketAddr, password_hash: &str) -> String {
+    let state_dir = folder.path().join("state");
+    let (state_dir, port) = (state_dir.display(), address.port());
+    let secret = Secret::from(TOTP_SECRET).to_base32();
+    format!(
+        "state_dir: {state_dir}
+services:
+  - {{name: shop, vips: [127.0.0.1], port: {port}}}
+pools:
+  - name: shop
+    backends: [\"{backend}\"]
+    health: {{path: /healthz, interval: 1s, timeout: 1s, rise: 1, fall: 3}}
+routes:
+  - {{path: /**, pool: shop}}
+users:
+  - name: {USER}
+    password_hash: '{password_hash}'
+    totp_secret: {secret}
+rules:
+  - id: refund-over-limit
+    match: {{methods: [POST], paths: [/refunds]}}
+    body: {{facts: {{amount: {{pointer: /amount, kind: decimal2}}}}}}
+    when: body.amount > 500.00
+    require: {{methods: [totp], max_age: 5m}}
+"
+    )
+}
+
+fn hash_password(program: &PathBuf) -> Result<String> {
+    let mut command = Command::new(program);
+    let mut process = command.arg("hash-password").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    process.stdin.take().context("a pipe was asked for")?.write_all(PASSWORD.as_bytes())?;
+    let output = process.wait_with_output()?;
+    ensure!(output.status.success(), "`lb-controller hash-password` failed ({})", output.status);
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+/// A port that was free a moment ago.
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}

@@ -1,0 +1,24 @@
+//! What the tests and the demo share: packets and program runs, network namespaces, an origin behind the edge, clients
+//! and floods in front of it.
+
+#![forbid(unsafe_code)]
+
+pub mod browser;
+pub mod client;
+pub mod driver;
+pub mod dsr;
+pub mod edge;
+pub mod flood;
+pub mod forwarding;
+pub mod forwarding_link;
+pub mod lan;
+pub mod level;
+pub mod lines;
+pub mod netns;
+pub mod origin;
+pub mod packet;
+pub mod program;
+pub mod stage;
+pub mod steady;
+pub mod veth;
+pub mod websocket;

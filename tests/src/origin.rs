@@ -1,0 +1,61 @@
+//! A small HTTP/1.1 origin: what stands behind the edge in the demo and in the tests.
+//!
+//! It tells what it received, counts what must happen once, and can be slow, stream, and speak WebSocket.
+
+mod answers;
+mod drip;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Result;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
+/// One origin's identity and memory.
+#[derive(Debug)]
+pub struct Origin {
+    name: String,
+    refunds: AtomicU64,
+}
+
+impl Origin {
+    /// `name` is told in every answer, so that a client sees which backend it reached.
+    pub fn new(name: impl Into<String>) -> Arc<Origin> {
+        Arc::new(Origin { name: name.into(), refunds: AtomicU64::new(0) })
+    }
+
+    /// Refunds that arrived here.
+    pub fn refunds(&self) -> u64 {
+        self.refunds.load(Ordering::SeqCst)
+    }
+
+    /// Serves `listener` until the task is dropped. Paths:
+    ///
+    /// | path | answer |
+    /// |---|---|
+    /// | `/healthz` | 200 |
+    /// | `/` for a browser | a page with a refund form |
+    /// | `POST /refunds` | 201, counted; `{"backend", "refund", "body", "assertion"}`, the assertion's claims as received |
+    /// | `GET /refunds` | `{"backend", "count"}` |
+    /// | `/stream` | the request's body, piece by piece as it arrives |
+    /// | `/slow` | ten pieces over two seconds |
+    /// | `/ws` | WebSocket, every message sent back |
+    /// | any other | `{"backend", "method", "path", "headers", "body"}` as received |
+    pub async fn serve(self: Arc<Origin>, listener: TcpListener) -> Result<()> {
+        loop {
+            let (stream, _) = listener.accept().await?;
+            let origin = Arc::clone(&self);
+            tokio::spawn(async move {
+                let service = service_fn(move |request| answers::answer(Arc::clone(&origin), request));
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .half_close(true)
+                    .serve_connection(TokioIo::new(stream), service)
+                    .with_upgrades();
+                // A client that goes away in the middle is everyday life for an origin, and the tests do it on purpose.
+                let _ = connection.await;
+            });
+        }
+    }
+}

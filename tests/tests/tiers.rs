@@ -1,0 +1,368 @@
+//! An L4 tier in front of two hosts that serve: real clients through each kind of tunnel and back around the tier, and a
+//! host that dies.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lb_datapath::{
+    BackendState, BackendStatus, Datapath, Desired, DesiredService, LoadOptions, Ports, Prefix, Protocols, Reader,
+    Tier, WorkerSocket, open_pinned,
+};
+use lb_tests::level::has_root;
+use lb_tests::netns::Namespace;
+use lb_tests::program::{Counters, chain, unique_options};
+use tempfile::TempDir;
+
+const VIPS: [&str; 2] = ["198.51.100.10", "2001:db8:100::10"];
+const MEBIBYTE: usize = 1 << 20;
+const DEADLINE: Duration = Duration::from_secs(15);
+/// Room for the largest outer headers, of GUE over IPv6, around clients' 1500.
+const TIER_MTU_BYTES: u32 = 1560;
+
+/// The controller that `cargo xtask test` has built; `None`, said loudly, without it or without root.
+fn controller() -> Option<PathBuf> {
+    if !has_root("namespaces") {
+        return None;
+    }
+    let program = std::env::var_os("LB_CONTROLLER").map(PathBuf::from);
+    if program.is_none() {
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "the controller is not built in CI");
+        eprintln!("SKIPPED: needs the controller; run `cargo xtask test`");
+    }
+    program
+}
+
+/// `client — router — tier — host 1, host 2`, and the hosts' own links to the router, by which they answer.
+struct Network {
+    client: Namespace,
+    router: Namespace,
+    tier: Namespace,
+    hosts: [Namespace; 2],
+}
+
+/// Both ends of a link, each with its addresses.
+fn link(one: (&Namespace, &str, u8), other: (&Namespace, &str, u8), subnet: u8, mtu_bytes: u32) {
+    one.0.connect(one.1, other.0, other.1);
+    for (namespace, name, number) in [one, other] {
+        namespace.ip(&format!("link set {name} mtu {mtu_bytes}"));
+        namespace.ip(&format!("address add 10.1.{subnet}.{number}/24 dev {name}"));
+        namespace.ip(&format!("address add 2001:db8:{subnet}::{number}/64 dev {name} nodad"));
+    }
+}
+
+fn set(namespace: &Namespace, settings: &'static [&'static str]) {
+    namespace.run(move || {
+        for setting in settings {
+            let (name, value) = setting.split_once('=').expect("a setting");
+            std::fs::write(format!("/proc/sys/net/{name}"), value).unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+    });
+}
+
+impl Network {
+    fn new() -> Self {
+        let new = Namespace::new;
+        let network = Self { client: new(), router: new(), tier: new(), hosts: [new(), new()] };
+        let Self { client, router, tier, hosts } = &network;
+        set(router, &["ipv4/ip_forward=1", "ipv6/conf/all/forwarding=1", "ipv4/conf/all/rp_filter=0"]);
+        link((client, "uplink", 1), (router, "clients", 254), 9, 1500);
+        link((tier, "front", 1), (router, "tier", 254), 8, 1500);
+        for (host, number) in hosts.iter().zip(1..) {
+            // Requests come by one link and are answered by the other.
+            set(host, &["ipv4/conf/all/rp_filter=0", "ipv4/conf/default/rp_filter=0"]);
+            // The kernel binds no socket to an IPv6 address that is only routed to the host.
+            set(host, &["ipv6/ip_nonlocal_bind=1"]);
+            link((tier, &format!("host{number}"), 1), (host, "tunnels", 2), number, TIER_MTU_BYTES);
+            link((router, &format!("host{number}"), 254), (host, "out", 2), 10 + number, 1500);
+            host.ip(&format!("route add default via 10.1.{}.254", 10 + number));
+            host.ip(&format!("-6 route add default via 2001:db8:{}::254", 10 + number));
+        }
+        client.ip("route add default via 10.1.9.254");
+        client.ip("-6 route add default via 2001:db8:9::254");
+        router.ip("route add 198.51.100.0/24 via 10.1.8.1");
+        router.ip("-6 route add 2001:db8:100::/48 via 2001:db8:8::1");
+        // XDP hands frames on as they are: with checksums left to a card they would never get any.
+        client.run(|| {
+            let off = Command::new("ethtool").args(["-K", "uplink", "tx", "off"]).stdout(Stdio::null()).status();
+            assert!(off.expect("ethtool runs").success());
+        });
+        network
+    }
+}
+
+/// A host behind the tier: it unpacks, and answers TCP and UDP with what it got.
+struct Host {
+    reader: Reader,
+    _datapath: Datapath,
+    _worker: TcpListener,
+    options: LoadOptions,
+}
+
+impl Host {
+    fn start(namespace: &Namespace, number: u8) -> Self {
+        namespace.run(move || {
+            let options = LoadOptions { interfaces: vec![String::from("tunnels")], ..unique_options() };
+            let (mut datapath, _) = Datapath::load(&options).unwrap_or_else(|error| panic!("{}", chain(&error)));
+            datapath.apply(&served(number)).unwrap_or_else(|error| panic!("{}", chain(&error)));
+            // Each family's socket of its own would be usual; this one takes both.
+            let worker = TcpListener::bind("[::]:0").expect("a free port");
+            let socket = |ipv6| WorkerSocket { service: "web", worker: 0, socket: worker.as_fd(), ipv6 };
+            datapath.steer_to(&[socket(false), socket(true)]).expect("steered");
+            echo_connections(worker.try_clone().expect("cloned"));
+            for vip in VIPS {
+                echo_datagrams(UdpSocket::bind((vip.parse::<IpAddr>().expect("a VIP"), 443)).expect("bound"));
+            }
+            // What the tier's checks connect to.
+            let checked = TcpListener::bind("[::]:9000").expect("bound");
+            thread::spawn(move || while checked.accept().is_ok() {});
+            Host { reader: datapath.reader(), _datapath: datapath, _worker: worker, options }
+        })
+    }
+}
+
+fn served(number: u8) -> Desired {
+    let prefix = |address: &str, length| Prefix::new(address.parse().expect("an address"), length).expect("a prefix");
+    let from = vec![prefix(&format!("10.1.{number}.1"), 32), prefix(&format!("2001:db8:{number}::1"), 128)];
+    let web = DesiredService {
+        name: String::from("web"),
+        vips: VIPS.iter().map(|vip| vip.parse().expect("a VIP")).collect(),
+        ports: Ports::One(443),
+        protocols: Protocols::BOTH,
+        ..DesiredService::default()
+    };
+    Desired { services: vec![web], tier: Some(Tier { from, gue_port: 6080 }), ..Desired::default() }
+}
+
+fn echo_connections(listener: TcpListener) {
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            thread::spawn(move || {
+                let mut received = Vec::new();
+                // The client may have gone.
+                let _ = stream.read_to_end(&mut received).and_then(|_| stream.write_all(&received));
+            });
+        }
+    });
+}
+
+fn echo_datagrams(socket: UdpSocket) {
+    thread::spawn(move || {
+        let mut buffer = [0; 2048];
+        while let Ok((bytes, from)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(&buffer[..bytes], from);
+        }
+    });
+}
+
+/// The tier's real controller. Dropping it ends it and detaches.
+struct TierController {
+    program: PathBuf,
+    process: Child,
+    instance: String,
+    folder: TempDir,
+}
+
+impl TierController {
+    fn start(namespace: &Namespace, program: PathBuf, forward: &str, is_ipv4: bool) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        std::fs::write(folder.path().join("lb.yaml"), configuration(&folder, forward, is_ipv4)).expect("written");
+        let instance = format!("lb-test-tier-{}", std::process::id());
+        let log = std::fs::File::create(folder.path().join("log")).expect("a log");
+        let mut run = Command::new(&program);
+        run.args(["--instance", &instance, "run", "--config"]).arg(folder.path().join("lb.yaml"));
+        run.stdin(Stdio::null()).stdout(log.try_clone().expect("cloned")).stderr(log);
+        let process = namespace.run(move || run.spawn().expect("the controller starts"));
+        Self { program, process, instance, folder }
+    }
+
+    /// An edit of the file, which it follows.
+    fn change_to(&self, forward: &str, is_ipv4: bool) {
+        let new = self.folder.path().join("new.yaml");
+        std::fs::write(&new, configuration(&self.folder, forward, is_ipv4)).expect("written");
+        std::fs::rename(new, self.folder.path().join("lb.yaml")).expect("renamed");
+    }
+
+    /// Waits until its maps satisfy `holds`.
+    fn until(&self, what: &str, holds: impl Fn(&Reader) -> bool) -> Reader {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Ok(reader) = open_pinned(&PathBuf::from("/sys/fs/bpf").join(&self.instance))
+                && holds(&reader)
+            {
+                return reader;
+            }
+            let log = || std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            assert!(Instant::now() < deadline, "{what} did not come about; the controller said:\n{}", log());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for TierController {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = Command::new(&self.program).args(["--instance", &self.instance, "unload"]).output();
+        let _ = std::fs::remove_dir_all(format!("/run/{}", self.instance));
+    }
+}
+
+fn configuration(folder: &TempDir, forward: &str, is_ipv4: bool) -> String {
+    let [one, two] = [1, 2].map(|number| backend(number, is_ipv4));
+    format!(
+        "interfaces: [front]
+state_dir: {}
+services:
+  - {{name: web, vips: [\"{}\", \"{}\"], port: 443, protocol: [tcp, udp], forward: {forward}, pool: l7}}
+pools:
+  - name: l7
+    backends: [\"{one}\", \"{two}\"]
+    health: {{kind: tcp, interval: 200ms, timeout: 200ms, rise: 1, fall: 2}}
+routes: [{{path: /**, pool: l7}}]
+",
+        folder.path().join("state").display(),
+        VIPS[0],
+        VIPS[1],
+    )
+}
+
+fn backend(number: u8, is_ipv4: bool) -> SocketAddr {
+    let address = if is_ipv4 { format!("10.1.{number}.2:9000") } else { format!("[2001:db8:{number}::2]:9000") };
+    address.parse().expect("an address")
+}
+
+fn state(reader: &Reader, address: SocketAddr) -> Option<BackendStatus> {
+    reader.backends().ok()?.into_iter().find(|backend| backend.address == address)
+}
+
+/// Sends `bytes` over TCP and reads them back.
+fn echo_tcp(vip: &str, bytes: usize) {
+    let address = SocketAddr::new(vip.parse().expect("an address"), 443);
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))
+        .unwrap_or_else(|error| panic!("connecting to {address}: {error}"));
+    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
+    let data: Vec<u8> = (0..bytes).map(|number| (number % 251) as u8).collect();
+    let mut writer = stream.try_clone().expect("cloned");
+    let sent = data.clone();
+    let sender = thread::spawn(move || {
+        writer.write_all(&sent).and_then(|()| writer.shutdown(std::net::Shutdown::Write)).expect("sent");
+    });
+    let mut echoed = Vec::new();
+    stream.read_to_end(&mut echoed).unwrap_or_else(|error| panic!("{bytes} bytes of {address}: {error}"));
+    sender.join().expect("no panic");
+    assert!(echoed == data, "{vip}: {} of {bytes} bytes came back, or others", echoed.len());
+}
+
+/// As large as Ethernet takes, and small ones.
+fn echo_udp(vip: &str) {
+    let address = SocketAddr::new(vip.parse().expect("an address"), 443);
+    let (any, largest) = if address.is_ipv4() { ("0.0.0.0:0", 1472) } else { ("[::]:0", 1452) };
+    for bytes in [1, 100, largest] {
+        let socket = UdpSocket::bind(any).expect("bound");
+        socket.set_read_timeout(Some(Duration::from_secs(5))).expect("set");
+        socket.connect(address).expect("connected");
+        socket.send(&vec![7; bytes]).expect("sent");
+        let mut buffer = [0; 2048];
+        let echoed = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("{bytes} bytes of {address}: {error}"));
+        assert_eq!(buffer[..echoed], vec![7; bytes]);
+    }
+}
+
+fn use_all(client: &Namespace) {
+    client.run(|| {
+        for vip in VIPS {
+            (0..12).for_each(|_| echo_tcp(vip, 5_000));
+            echo_tcp(vip, 2 * MEBIBYTE);
+            (0..6).for_each(|_| echo_udp(vip));
+        }
+    });
+}
+
+/// What the tier says it sent to each host is what each host says it unpacked; and nothing was dropped on either.
+fn check_counters(
+    what: &str,
+    is_ipv4: bool,
+    tunnel: Option<&str>,
+    tier: (&Counters, &Reader),
+    hosts: [(&Counters, &Reader); 2],
+) {
+    let at_tier = Counters::read(tier.1).since(tier.0);
+    let of = |moved: &std::collections::BTreeMap<String, u64>, name: &str| moved.get(name).copied().unwrap_or(0);
+    let mut forwarded = 0;
+    for (number, (before, reader)) in (1..).zip(hosts) {
+        let at_host = Counters::read(reader).since(before);
+        let packets = of(&at_tier, &format!("backend {} packets", backend(number, is_ipv4)));
+        assert!(packets > 100, "{what}: host {number} had its share: {at_tier:?}");
+        assert_eq!(of(&at_host, "service web admitted"), packets, "{what}: host {number} judged them: {at_host:?}");
+        for kind in ["ip", "gue"] {
+            let expected = if tunnel == Some(kind) { packets } else { 0 };
+            assert_eq!(of(&at_host, &format!("tunnels {kind}")), expected, "{what}: {at_host:?}");
+        }
+        let dropped = ["tunnel_from_outside", "bad_tunnel", "tunnel_not_to_vip", "tunnel_congested"];
+        assert!(dropped.iter().all(|reason| of(&at_host, &format!("reason {reason} unknown")) == 0), "{at_host:?}");
+        forwarded += packets;
+    }
+    assert_eq!(of(&at_tier, "service web admitted"), forwarded, "{what}: {at_tier:?}");
+    assert_eq!(of(&at_tier, "reason admitted unknown"), forwarded, "{what}: nothing was dropped: {at_tier:?}");
+}
+
+/// The way of forwarding, the family of the hosts' addresses, and the tunnel that the hosts see.
+const MODES: [(&str, bool, Option<&str>); 6] = [
+    ("ipip", true, Some("ip")),
+    ("ipip", false, Some("ip")),
+    ("gue", true, Some("gue")),
+    ("gue", false, Some("gue")),
+    ("l2", true, None),
+    ("l2", false, None),
+];
+
+#[test]
+fn a_tier_carries_tcp_and_udp_to_its_hosts_and_leaves_out_the_one_that_died() {
+    let Some(program) = controller() else { return };
+    let network = Network::new();
+    let [one, two] = [1, 2].map(|number| Host::start(&network.hosts[usize::from(number) - 1], number));
+    let tier = TierController::start(&network.tier, program, MODES[0].0, MODES[0].1);
+    for (forward, is_ipv4, tunnel) in MODES {
+        let what = format!("{forward} to hosts of IPv{}", if is_ipv4 { 4 } else { 6 });
+        tier.change_to(forward, is_ipv4);
+        let reader = tier.until(&what, |reader| {
+            let is_ready = |number| {
+                let status = state(reader, backend(number, is_ipv4));
+                status.is_some_and(|status| status.state == BackendState::Healthy && status.way.is_some())
+            };
+            let is_in_force = reader.services().is_ok_and(|all| all.iter().any(|one| one.forward.name() == forward));
+            is_in_force && is_ready(1) && is_ready(2)
+        });
+        let [at_tier, at_one, at_two] = [&reader, &one.reader, &two.reader].map(Counters::read);
+        use_all(&network.client);
+        let hosts = [(&at_one, &one.reader), (&at_two, &two.reader)];
+        check_counters(&what, is_ipv4, tunnel, (&at_tier, &reader), hosts);
+    }
+
+    // As when its power fails: nothing answers any more, and nothing says so.
+    tier.change_to("ipip", true);
+    let is_healthy = |reader: &Reader, number| {
+        state(reader, backend(number, true)).is_some_and(|status| status.state == BackendState::Healthy)
+    };
+    tier.until("both are back", |reader| is_healthy(reader, 1) && is_healthy(reader, 2));
+    network.hosts[0].ip("link set tunnels down");
+    let reader = tier.until("one is taken out", |reader| !is_healthy(reader, 1) && is_healthy(reader, 2));
+    let before = Counters::read(&reader);
+    use_all(&network.client);
+    let moved = Counters::read(&reader).since(&before);
+    assert!(!moved.contains_key(&format!("backend {} packets", backend(1, true))), "{moved:?}");
+    let forwarded = moved[&format!("backend {} packets", backend(2, true))];
+    assert_eq!(moved["reason admitted unknown"], forwarded, "{moved:?}");
+
+    for (host, namespace) in [one, two].into_iter().zip(&network.hosts) {
+        let options = host.options.clone();
+        drop(host);
+        namespace.run(move || lb_datapath::unload(&options.pin_root, &options.lock_folder).expect("unloaded"));
+    }
+    let _ = network.router;
+}

@@ -1,0 +1,49 @@
+//! `cargo xtask bench`: the numbers of the README, measured on this machine.
+
+mod capacity;
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+
+use crate::paths::{Profile, Workspace};
+use crate::setup::Purpose;
+use crate::{build, run};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[arg(default_value = "l4")]
+    what: What,
+
+    /// For `capacity`: nanoseconds that the card's driver spends on a packet
+    #[arg(long, default_value_t = 30.0, value_name = "NS")]
+    driver_ns: f64,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum What {
+    /// Nanoseconds per packet of the XDP program beside a floor, in the kernel's own runner; also in target/bench/l4.json
+    L4,
+    /// What those numbers mean for links of 10, 25 and 100 Gbit/s
+    Capacity,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let workspace = Workspace::find()?;
+    let json = workspace.target.join("bench/l4.json");
+    match args.what {
+        What::L4 => l4(&workspace, &json),
+        What::Capacity => capacity::run(&json, args.driver_ns),
+    }
+}
+
+fn l4(workspace: &Workspace, json: &Path) -> Result<()> {
+    ensure!(run::is_root(), "running XDP programs needs root");
+    // The measured program runs in the kernel and is always optimised; the measuring one need not be.
+    build::all(workspace, Purpose::Demo, Profile::Dev)?;
+    let mut bench = Command::new(workspace.binary("lb-bench", Profile::Dev));
+    bench.arg("l4").arg("--driver").arg(workspace.ebpf_built("lb-bench-ebpf"));
+    bench.arg("--output").arg(json);
+    run::run(&mut bench, "see the message above")
+}

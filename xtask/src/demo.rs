@@ -1,0 +1,101 @@
+//! `cargo xtask demo`: a whole edge with clients before and backends behind it, made of nothing and gone without trace.
+
+mod account;
+mod check;
+mod claim;
+mod curl;
+mod interrupt;
+mod place;
+mod process;
+mod scene;
+mod status;
+mod topology;
+mod welcome;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::paths::{Profile, Workspace};
+use crate::setup::Purpose;
+use crate::{build, run};
+use claim::Claim;
+use interrupt::Interrupt;
+use place::Place;
+use scene::Scene;
+
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Args {
+    /// Optimise the controller
+    #[arg(long)]
+    pub(crate) release: bool,
+    /// Drive the scene unattended, one line a step; fail at the first step that fails
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// With --check: only the steps whose number or sentence contains this (those they build on must be among them)
+    #[arg(long, value_name = "TEXT", requires = "check")]
+    pub(crate) only: Option<String>,
+    /// The L7 part alone on loopback, as without root
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) loopback: bool,
+    /// Show the controller's log here at this level, the XDP program's lines included, instead of in a file
+    #[arg(long, value_name = "LEVEL", conflicts_with = "check")]
+    pub(crate) log_level: Option<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let workspace = Workspace::find()?;
+    let place = if args.loopback { Place::Loopback } else { Place::for_this_user() };
+    if args.check && place == Place::Loopback {
+        bail!("`demo --check` drives the whole scene, XDP included, and that needs root");
+    }
+    let profile = Profile::from_flag(args.release);
+    let purpose = if place == Place::Namespaces { Purpose::Demo } else { Purpose::Build };
+    build::all(&workspace, purpose, profile)?;
+
+    // From here on Ctrl-C is ours; until here it simply ends the build.
+    let interrupt = Interrupt::watch()?;
+    let claim = Claim::take(&place.home(&workspace))?;
+    remove(place)?;
+    let outcome = live(&workspace, place, args, &interrupt);
+    let removed = remove(place).and_then(|()| claim.give_up());
+    outcome.and(removed)?;
+    if args.check {
+        check::nothing_remains()?;
+    }
+    Ok(())
+}
+
+fn live(workspace: &Workspace, place: Place, args: &Args, interrupt: &Interrupt) -> Result<()> {
+    if place == Place::Namespaces {
+        topology::up()?;
+    }
+    let mut scene = Scene::new(workspace, place, args, interrupt.clone())?;
+    scene.start()?;
+    let outcome = if args.check {
+        check::run(&mut scene, args.only.as_deref())
+    } else {
+        welcome::print(&scene)?;
+        interrupt.wait(|| scene.still_runs())
+    };
+    eprintln!("==> Removing the demo");
+    outcome.and(scene.stop())
+}
+
+/// Whatever is there of a scene: this one's end, or the leftovers of one that was killed.
+fn remove(place: Place) -> Result<()> {
+    match place {
+        Place::Namespaces => topology::down().and_then(|()| topology::remove_pins()),
+        Place::Loopback => remove_runtime_folder(place),
+    }
+}
+
+/// Where a controller that root runs keeps its socket; elsewhere the folder is the user's session's.
+fn remove_runtime_folder(place: Place) -> Result<()> {
+    match fs::remove_dir_all(Path::new("/run").join(place.instance())) {
+        Err(error) if run::is_root() && error.kind() != ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,68 @@
+//! `cargo xtask setup`: provides what is lacking and touches nothing that is there. Quick when nothing lacks.
+
+mod bpffs;
+mod linker;
+mod packages;
+pub(crate) mod scapy;
+pub(crate) mod tool;
+mod toolchain;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::paths::Workspace;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What the machine is to be made ready for
+    #[arg(long = "for", value_name = "PURPOSE", default_value = "test")]
+    purpose: Purpose,
+}
+
+/// What the machine is to be made ready for; each needs what the ones before it need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Purpose {
+    /// Building the eBPF object and the controller
+    Build,
+    /// The demo: network namespaces and a client
+    Demo,
+    /// All test levels, a headless browser included
+    Test,
+    /// `cargo xtask ci` with the check of dependencies, whose tool takes minutes to install
+    Ci,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let linker = ensure(&Workspace::find()?, args.purpose)?;
+    eprintln!("Ready for {:?}; bpf-linker is {}", args.purpose, linker.display());
+    Ok(())
+}
+
+/// Makes the machine ready and returns the path of the matching bpf-linker.
+pub(crate) fn ensure(workspace: &Workspace, purpose: Purpose) -> Result<PathBuf> {
+    // Packages first: the linker below is compiled, and a machine without a C compiler cannot link it.
+    packages::ensure(purpose)?;
+    toolchain::ensure(workspace, &["rust-src"])?;
+    if purpose >= Purpose::Demo {
+        bpffs::ensure()?;
+    }
+    if purpose >= Purpose::Test {
+        scapy::ensure(workspace)?;
+    }
+    if purpose >= Purpose::Ci {
+        tool::CARGO_DENY.ensure(workspace)?;
+    }
+    linker::ensure(workspace)
+}
+
+/// Provides what fuzzing needs and returns the path of cargo-fuzz.
+pub(crate) fn ensure_fuzzer(workspace: &Workspace) -> Result<PathBuf> {
+    packages::ensure_for_fuzzing()?;
+    tool::CARGO_FUZZ.ensure(workspace)
+}
+
+/// Adds the toolchain's own tools that `cargo xtask ci` calls.
+pub(crate) fn ensure_checkers(workspace: &Workspace) -> Result<()> {
+    toolchain::ensure(workspace, &["clippy", "rustfmt"])
+}
