@@ -25,7 +25,7 @@ static NEEDS: LazyLock<BodyNeeds> = LazyLock::new(|| {
         when: None,
         outcome: OutcomeSource::Require(RequireSource { level: Some(1), ..Default::default() }),
         on_missing: None,
-    }]);
+    }], &Levels::default());
     let request = RequestFacts { method: "POST", host: "shop.example", path: "/", query: "", headers: &NoHeaders };
     rules.expect("the rule is sound").body_needs(&request).expect("the rule reads the body")
 });

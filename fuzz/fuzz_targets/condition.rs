@@ -30,7 +30,7 @@ fn compile(text: &str) -> Result<RuleSet, Vec<RuleError>> {
         when: Some(text.into()),
         outcome: OutcomeSource::Deny { reason: "it holds".into() },
         on_missing: Some(OnMissing::Skip),
-    }])
+    }], &Levels::default())
 }
 
 /// What the condition comes to in a request by alice, who sent an amount and nothing else.
@@ -40,13 +40,15 @@ fn truth(rules: &RuleSet) -> Truth {
     let needs = rules.body_needs(&request).expect("the rule reads the body");
     let body = needs.read(Some("application/json"), br#"{"amount": 750.25}"#).expect("strict JSON");
     let groups = ["staff".to_owned()];
-    let factors = [ProvedFactor { method: Method::Password, at: 1_000 }];
+    let factors = [ProvedFactor::ordinary(Method::Password, 1_000)];
     let explanation = rules.explain(&Facts {
         now: 1_060,
+        levels: &Levels::default(),
         request,
         client: ClientFacts { address: [192, 0, 2, 7].into() },
-        session: Some(SessionFacts { user: "alice", groups: &groups, factors: &factors }),
+        session: Some(SessionFacts { issuer: None, user: "alice", groups: &groups, factors: &factors }),
         proved_for_this_request: &[],
+        provable: &Everything,
         body: &body,
         route_is_public: false,
     });

@@ -11,7 +11,7 @@ use lb_datapath::{
     DesiredNat, Forward, HashBy, Limits, Ports, Protocols, Rate, Sampling, ServerId, ServerIdLengths, SynCookies, Tier,
     VipPrefix,
 };
-use lb_policy::RuleSet;
+use lb_policy::{Levels, RuleSet};
 
 mod compile;
 mod diagnostic;
@@ -47,8 +47,8 @@ pub fn read(file: &Path) -> Result<String, Diagnostics> {
     String::from_utf8(bytes).map_err(|_| refuse("the file is not UTF-8".into(), "save it as UTF-8"))
 }
 
-/// One configuration file, compiled.
-#[derive(Clone, Debug)]
+/// One configuration file, compiled. The default is one that serves nothing.
+#[derive(Clone, Debug, Default)]
 pub struct Config {
     /// Interfaces the XDP program is attached to; empty: none (L7 alone).
     pub interfaces: Vec<String>,
@@ -288,6 +288,8 @@ pub struct StepUpConfig {
     pub transaction_lifetime: Duration,
     /// Largest request body that is parked for resumption.
     pub park_limit_bytes: usize,
+    /// What each level takes.
+    pub levels: Levels,
     /// How long a finished step-up lets its source pass first.
     pub verified_for: Duration,
     /// Failed proofs from one source, within ten minutes, that make it blocked in XDP.
@@ -301,6 +303,7 @@ impl Default for StepUpConfig {
             session_idle: Duration::from_secs(3600),
             transaction_lifetime: Duration::from_secs(600),
             park_limit_bytes: 256 * 1024,
+            levels: Levels::default(),
             verified_for: Duration::from_secs(900),
             block_after_failures: 10,
         }

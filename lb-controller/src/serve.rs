@@ -75,7 +75,9 @@ async fn answer(
     let (request, proved) = edge.step_up.resume(&visit, request, session).await?;
     let (request, body) = facts::read_body(&config.rules, &edge.body_memory, request, session).await?;
 
-    let facts = facts::gather(edge.clock.now(), &request, session, &proved, &body, route);
+    let provable = edge.step_up.provable(config, session);
+    let who = facts::Who { session, proved_for_this_request: &proved, provable: &provable };
+    let facts = facts::gather(edge.clock.now(), config, &request, who, &body, route);
     let decision = config.rules.decide(&facts);
     record.set_decision(&decision);
     if matches!(decision, Decision::Challenge(_) | Decision::Deny(_)) {
@@ -85,7 +87,7 @@ async fn answer(
     match (decision, session) {
         (Decision::Allow(permit), _) => {
             let host = request.host.clone();
-            let assertion = session.map(|session| edge.step_up.assertion(session, &request, &route.pool));
+            let assertion = session.map(|session| edge.step_up.assertion(config, session, &request, &route.pool));
             let pool = route::pool(&snapshot, route)?;
             let login_over = edge.step_up.login_over(session.filter(|_| request.upgrade.is_some()));
             let mut response = forward::forward(permit, pool, request, assertion, login_over, record).await?;

@@ -3,6 +3,7 @@
 //! Sessions live in sealed cookies; what must have one owner (used codes, ended sessions) in the store; what lives ten
 //! minutes (transactions, parked bodies, attempt counters) in bounded memory.
 
+mod account;
 mod ask;
 mod assertion;
 mod blocking;
@@ -13,6 +14,7 @@ mod client_kind;
 mod cookies;
 mod csrf;
 mod device;
+mod enrolments;
 pub(crate) mod factor;
 mod form;
 #[cfg(any(test, fuzzing))]
@@ -45,11 +47,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use http::{HeaderValue, StatusCode};
-use lb_policy::Denial;
+use lb_policy::{Denial, ProvableFactor, ProvableFactors};
 
+use self::account::Account;
 use self::assertion::Signer;
 use self::blocking::Blocking;
 use self::cookies::{Found, Keep};
+use self::enrolments::Enrolments;
 use self::pages::Rejection;
 use self::parking::ParkingLot;
 use self::revocation::Revocations;
@@ -73,6 +77,7 @@ pub struct StepUp {
     signer: Signer,
     tags: UserTags,
     store: Arc<Store>,
+    enrolments: Arc<Enrolments>,
     revocations: Arc<Revocations>,
     transactions: Transactions,
     parking: Arc<ParkingLot>,
@@ -101,6 +106,25 @@ pub struct StepUpLoad {
     pub parked_bytes: usize,
 }
 
+/// See [`StepUp::provable`].
+pub struct Provable<'a> {
+    step_up: &'a StepUp,
+    config: &'a Config,
+    session: Option<&'a Session>,
+}
+
+impl ProvableFactors for Provable<'_> {
+    fn provable(&self) -> Vec<ProvableFactor> {
+        self.session.and_then(|session| self.step_up.provable_by(self.config, session)).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Provable<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Provable").finish_non_exhaustive()
+    }
+}
+
 impl StepUp {
     /// Opens the engine's keys and store in `state_dir`, making what is missing, readable by this user alone.
     pub fn open(state_dir: &Path, clock: Clock) -> Result<StepUp> {
@@ -112,6 +136,7 @@ impl StepUp {
             sealer: Sealer::open(state_dir, now)?,
             signer: Signer::open(state_dir)?,
             tags: UserTags::open(state_dir)?,
+            enrolments: Arc::new(Enrolments::open(state_dir, store.clone())?),
             store,
             revocations: Arc::new(revocations),
             transactions: Transactions::default(),
@@ -193,9 +218,27 @@ impl StepUp {
         Rejection { status: StatusCode::FORBIDDEN, problem: "denied", title: "Not allowed", detail }.answer(request)
     }
 
+    /// What the session's user could prove, for decisions to ask.
+    pub fn provable<'a>(&'a self, config: &'a Config, session: Option<&'a Session>) -> Provable<'a> {
+        Provable { step_up: self, config, session }
+    }
+
+    fn provable_by(&self, config: &Config, session: &Session) -> Option<Vec<ProvableFactor>> {
+        let account = Account::of(config, session.account())?;
+        let enrolled = self.enrolments.of(&account.id).unwrap_or_else(|error| {
+            tracing::error!(%error, "enrolled factors cannot be read, so none of them is offered");
+            Vec::new()
+        });
+        let provable = |factor: &factor::Factor| {
+            let strength = (factor.provable)(&account, &enrolled)?;
+            Some(ProvableFactor { method: factor.method, strength })
+        };
+        Some(factor::all().filter_map(provable).collect())
+    }
+
     /// The value of `Lb-Assertion` for a request that goes to `audience`, the pool.
-    pub fn assertion(&self, session: &Session, request: &Inbound, audience: &str) -> HeaderValue {
-        self.signer.sign(session, request, audience, self.clock.now())
+    pub fn assertion(&self, config: &Config, session: &Session, request: &Inbound, audience: &str) -> HeaderValue {
+        self.signer.sign(session, &config.step_up.levels, request, audience, self.clock.now())
     }
 
     /// Forgets what is over and rotates keys that are due. Call it every minute, off the worker threads: it writes to disk.

@@ -297,7 +297,9 @@ fn check_counters(
     for (number, (before, reader)) in (1..).zip(hosts) {
         let at_host = Counters::read(reader).since(before);
         let packets = of(&at_tier, &format!("backend {} packets", backend(number, is_ipv4)));
-        assert!(packets > 100, "{what}: host {number} had its share: {at_tier:?}");
+        // Which host gets the long flows is chance; that one of two gets hardly any of six dozen is not.
+        let flows = of(&at_tier, &format!("backend {} new", backend(number, is_ipv4)));
+        assert!(flows > 10, "{what}: host {number} had its share: {at_tier:?}");
         assert_eq!(of(&at_host, "service web admitted"), packets, "{what}: host {number} judged them: {at_host:?}");
         for kind in ["ip", "gue"] {
             let expected = if tunnel == Some(kind) { packets } else { 0 };

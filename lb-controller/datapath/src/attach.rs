@@ -232,9 +232,9 @@ fn detach_others(pins: &Pins, wanted: &[AttachedInterface]) -> Result<(), LoadEr
 }
 
 /// The kernel lets go of a link a moment after its pin. Whoever asks next should find the interface free.
-fn await_detached(link_name: &str) {
+pub(crate) fn await_detached(link_name: &str) {
     const STEP: Duration = Duration::from_millis(5);
-    const STEPS: u32 = 100;
+    const STEPS: u32 = 400;
     let index = parse_link_name(link_name).and_then(|(interface, _)| interface::present_index(&interface));
     let is_attached = |index| matches!(link::facts(index), Ok(Some(facts)) if facts.xdp_program.is_some());
     for _ in (0..STEPS).take_while(|_| index.is_some_and(is_attached)) {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use lb_common::vip::VipPrefix;
 
+use crate::attach::await_detached;
 use crate::error::UnloadError;
 use crate::lock::{InstanceLock, LockError};
 use crate::pins::Pins;
@@ -34,6 +35,7 @@ pub fn unload(pin_root: &Path, lock_folder: &Path) -> Result<UnloadReport, Unloa
     // Packets first pass freely, then stop being local: the other way round they would be answered with errors.
     for name in pins.link_names().map_err(pin_error(&pins.links()))? {
         fs::remove_file(pins.link(&name)).map_err(pin_error(&pins.link(&name)))?;
+        await_detached(&name);
         report.links.push(name);
     }
     for folder in pins.all_folders().map_err(pin_error(pins.root()))? {

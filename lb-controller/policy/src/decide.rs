@@ -40,8 +40,16 @@ pub enum Decision {
 pub struct Challenge {
     /// The unmet requirements, each with the rule that made it, in order of rule id.
     pub unmet: Vec<(Arc<str>, Requirement)>,
-    /// The fewest methods whose proof now would meet all of them.
-    pub methods: Vec<Method>,
+    /// The smallest sets of methods that this user has whose proof now would meet all of them, the fewest methods first.
+    /// Empty: nothing the user has would.
+    pub ways: Vec<Vec<Method>>,
+}
+
+impl Challenge {
+    /// The first of the ways; empty when there is none.
+    pub fn methods(&self) -> &[Method] {
+        self.ways.first().map_or(&[], Vec::as_slice)
+    }
 }
 
 /// What one rule requires; all that is set must hold. With only an age set, any one factor of that age will do.
@@ -70,14 +78,13 @@ impl RuleSet {
     /// Judges one request. The order of the rules never matters: a denial outweighs everything, then somebody must be
     /// logged in where that is needed, then all requirements of all rules that apply must be met.
     pub fn decide(&self, facts: &Facts<'_>) -> Decision {
-        let mut tally = Tally { proofs: Proofs::of(facts), ..Tally::default() };
+        let mut tally = Tally::new(Proofs::of(facts));
         self.for_each_candidate(&facts.request, &mut |rule| tally.add(rule, rule.judge(facts)));
         tally.decide(facts)
     }
 }
 
 /// The judgements so far. Allocates only for what is unmet.
-#[derive(Default)]
 struct Tally<'r, 'f> {
     proofs: Proofs<'f>,
     denied: Option<(&'r Rule, &'r str)>,
@@ -85,7 +92,11 @@ struct Tally<'r, 'f> {
     unmet: Vec<(&'r Rule, &'r Requirement)>,
 }
 
-impl<'r> Tally<'r, '_> {
+impl<'r, 'f> Tally<'r, 'f> {
+    fn new(proofs: Proofs<'f>) -> Tally<'r, 'f> {
+        Tally { proofs, denied: None, needs_session: false, unmet: Vec::new() }
+    }
+
     fn add(&mut self, rule: &'r Rule, judgement: Judgement<'r>) {
         match judgement {
             Judgement::Silent => {}
@@ -119,7 +130,7 @@ impl<'r> Tally<'r, '_> {
         self.unmet.sort_by(|(left, _), (right, _)| left.id.cmp(&right.id));
         let requirements: Vec<&Requirement> = self.unmet.iter().map(|(_, requirement)| *requirement).collect();
         Decision::Challenge(Challenge {
-            methods: self.proofs.fewest_to_meet(&requirements),
+            ways: self.proofs.ways_to_meet(&requirements, &facts.provable.provable()),
             unmet: self.unmet.iter().map(|(rule, requirement)| (rule.id.clone(), (*requirement).clone())).collect(),
         })
     }

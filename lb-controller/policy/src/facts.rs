@@ -3,20 +3,25 @@
 use core::net::IpAddr;
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::body::BodyFacts;
-use crate::level::{ProvedFactor, UnixSeconds};
+use crate::level::{Levels, Method, ProvableFactor, ProvedFactor, Strength, UnixSeconds};
 
 /// The facts of one request. Text is borrowed from the request that will be forwarded: what is judged is what goes on.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     pub now: UnixSeconds,
+    /// What the numbers of levels mean.
+    pub levels: &'a Levels,
     pub request: RequestFacts<'a>,
     pub client: ClientFacts,
     /// `None` without a valid session.
     pub session: Option<SessionFacts<'a>>,
     /// Factors proved for exactly this request, in the transaction that resumes it; empty otherwise.
     pub proved_for_this_request: &'a [ProvedFactor],
+    /// What the session's user could prove. Asked only when a challenge is due.
+    pub provable: &'a dyn ProvableFactors,
     /// What the rules asked to be read from the body; see `RuleSet::body_needs`.
     pub body: &'a BodyFacts,
     /// The route needs no session.
@@ -48,6 +53,22 @@ pub trait HeaderLookup: core::fmt::Debug {
     fn has(&self, lower_case_name: &str) -> bool;
 }
 
+/// Where decisions read what a user could prove: each method once, those to be asked for first in front.
+pub trait ProvableFactors: core::fmt::Debug {
+    fn provable(&self) -> Vec<ProvableFactor>;
+}
+
+/// Somebody who can prove anything, for tests and for asking what a rule would do.
+#[derive(Clone, Copy, Debug)]
+pub struct Everything;
+
+impl ProvableFactors for Everything {
+    fn provable(&self) -> Vec<ProvableFactor> {
+        let strength = |method| if method == Method::Webauthn { Strength::DeviceBound } else { Strength::Ordinary };
+        Method::all().map(|method| ProvableFactor { method, strength: strength(method) }).collect()
+    }
+}
+
 /// A request without headers, for tests and for asking what a rule would do.
 #[derive(Clone, Copy, Debug)]
 pub struct NoHeaders;
@@ -72,6 +93,8 @@ pub struct ClientFacts {
 /// The session that came with the request.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionFacts<'a> {
+    /// The identity provider that the user logged in at; `None`: a built-in user.
+    pub issuer: Option<&'a str>,
     pub user: &'a str,
     pub groups: &'a [String],
     pub factors: &'a [ProvedFactor],

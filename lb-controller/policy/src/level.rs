@@ -1,6 +1,10 @@
-//! Factors, the classes they belong to, and the assurance level a set of them reaches (after NIST SP 800-63B).
+//! Factors, the classes they belong to, and the assurance levels that sets of them reach (after NIST SP 800-63B).
 
 use core::fmt;
+
+mod definition;
+
+pub use definition::{LevelDefinition, Levels, Way};
 
 /// Seconds since 1970-01-01 UTC, on the gateway's clock.
 pub type UnixSeconds = u64;
@@ -18,13 +22,43 @@ pub enum FactorClass {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Method {
     Password,
+    Pin,
+    /// A passkey or security key.
+    Webauthn,
     Totp,
+    ClientCertificate,
+    /// A signature by the user's SSH key.
+    DeveloperKey,
+    /// A login at an identity provider.
+    IdentityProvider,
+    RecoveryCode,
+    Email,
+    Sms,
+    /// A verifier of the operator's own, asked over HTTP.
+    External,
+    ProofOfWork,
 }
 
-/// The one table of methods: name in rules, `amr` value in assertions (RFC 8176), class.
-const METHODS: &[(Method, &str, &str, FactorClass)] = &[
-    (Method::Password, "password", "pwd", FactorClass::Knowledge),
-    (Method::Totp, "totp", "otp", FactorClass::Possession),
+type MethodRow = (Method, &'static str, &'static str, Option<FactorClass>);
+
+/// The one table of methods, those to be asked for first in front: name in rules, `amr` value in assertions (RFC 8176
+/// where it has one), class. What has no class may be asked for by name, and never raises a level: codes that travel by
+/// mail or SMS reach whoever reads these (SP 800-63B §5.1.3), and work proves a machine.
+#[rustfmt::skip]
+const METHODS: &[MethodRow] = &[
+    (Method::Password,          "password",          "pwd",      Some(FactorClass::Knowledge)),
+    (Method::Pin,               "pin",               "pin",      Some(FactorClass::Knowledge)),
+    (Method::Webauthn,          "webauthn",          "hwk",      Some(FactorClass::Possession)),
+    (Method::Totp,              "totp",              "otp",      Some(FactorClass::Possession)),
+    (Method::ClientCertificate, "certificate",       "sc",       Some(FactorClass::Possession)),
+    (Method::DeveloperKey,      "devkey",            "swk",      Some(FactorClass::Possession)),
+    // Nearly all begin with a password: beside one of ours it must not count as a second class.
+    (Method::IdentityProvider,  "idp",               "idp",      Some(FactorClass::Knowledge)),
+    (Method::RecoveryCode,      "recovery",          "recovery", Some(FactorClass::Possession)),
+    (Method::Email,             "email",             "email",    None),
+    (Method::Sms,               "sms",               "sms",      None),
+    (Method::External,          "external",          "external", None),
+    (Method::ProofOfWork,       "pow",               "pow",      None),
 ];
 
 impl Method {
@@ -48,11 +82,12 @@ impl Method {
         self.row().2
     }
 
-    pub fn class(self) -> FactorClass {
+    /// `None`: it never raises a level.
+    pub fn class(self) -> Option<FactorClass> {
         self.row().3
     }
 
-    fn row(self) -> &'static (Method, &'static str, &'static str, FactorClass) {
+    fn row(self) -> &'static MethodRow {
         // The enum and the table are both closed and written side by side; the test below holds them together.
         &METHODS[self as usize]
     }
@@ -64,14 +99,34 @@ impl fmt::Display for Method {
     }
 }
 
+/// How much one proof was worth, as its verifier found it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Strength {
+    /// One factor of its method's class.
+    #[default]
+    Ordinary,
+    /// A key that verified its user before it signed: both classes in one.
+    UserVerified,
+    /// The same, by a key that resists phishing and cannot leave its device.
+    DeviceBound,
+    /// An identity provider's word, mapped to this level by configuration.
+    Vouched(Level),
+}
+
 /// A factor that was verified, and when. Ages are per factor: a new code does not make an old password fresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProvedFactor {
     pub method: Method,
     pub at: UnixSeconds,
+    pub strength: Strength,
 }
 
 impl ProvedFactor {
+    /// A proof that is worth what its method is usually worth.
+    pub const fn ordinary(method: Method, at: UnixSeconds) -> ProvedFactor {
+        ProvedFactor { method, at, strength: Strength::Ordinary }
+    }
+
     /// Seconds since the proof, or `None` for a proof from the future (beyond 60 s of clock skew), which counts as absent.
     pub fn age_seconds(self, now: UnixSeconds) -> Option<u64> {
         const SKEW_SECONDS: u64 = 60;
@@ -79,42 +134,21 @@ impl ProvedFactor {
     }
 }
 
-/// Authentication assurance level: 0 nobody, 1 one factor, 2 two classes of factor.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+/// Something that the user could prove now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProvableFactor {
+    pub method: Method,
+    pub strength: Strength,
+}
+
+/// Authentication assurance level: 0 nobody, 1 and up as [`Levels`] defines them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Level(pub u8);
-
-impl Level {
-    /// The authentication context class this level is published under (OIDC `acr`, RFC 9470 `acr_values`).
-    pub fn acr(self) -> &'static str {
-        match self.0 {
-            0 => "urn:lb:acr:0",
-            1 => "urn:lb:acr:1",
-            _ => "urn:lb:acr:2",
-        }
-    }
-}
-
-/// The level that `factors` reach, counting only those proved within `max_age_seconds` of `now`.
-pub fn level_of(factors: &[ProvedFactor], now: UnixSeconds, max_age_seconds: Option<u64>) -> Level {
-    let counts = |factor: &&ProvedFactor| match (factor.age_seconds(now), max_age_seconds) {
-        (Some(age), Some(max)) => age <= max,
-        (age, None) => age.is_some(),
-        (None, _) => false,
-    };
-    level_of_methods(factors.iter().filter(counts).map(|factor| factor.method))
-}
-
-/// The level that proofs of `methods` reach: how many classes they come from.
-pub(crate) fn level_of_methods(methods: impl Iterator<Item = Method>) -> Level {
-    let mut seen: [bool; 2] = [false; 2];
-    for method in methods {
-        seen[method.class() as usize] = true;
-    }
-    Level(seen.iter().map(|class_seen| u8::from(*class_seen)).sum())
-}
 
 #[cfg(test)]
 mod tests {
+    use alloc::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -123,5 +157,7 @@ mod tests {
             assert_eq!(method.row().0, method);
             assert_eq!(Method::from_name(method.name()), Some(method));
         }
+        let amr: BTreeSet<_> = Method::all().map(Method::amr).collect();
+        assert_eq!(amr.len(), Method::all().count(), "backends tell methods apart by these");
     }
 }

@@ -25,23 +25,25 @@
 //!         ..Default::default()
 //!     }),
 //!     on_missing: None,
-//! }])
+//! }], &Levels::default())
 //! .expect("the rule is sound");
 //!
 //! let request = RequestFacts { method: "POST", host: "shop.example", path: "/refunds", query: "", headers: &NoHeaders };
 //! let needs = rules.body_needs(&request).expect("the rule reads the body");
 //! let body = needs.read(Some("application/json"), br#"{"amount": 750.00}"#).expect("strict JSON");
-//! let password = [ProvedFactor { method: Method::Password, at: 1_000 }];
+//! let password = [ProvedFactor::ordinary(Method::Password, 1_000)];
 //! let decision = rules.decide(&Facts {
 //!     now: 1_060,
+//!     levels: &Levels::default(),
 //!     request,
 //!     client: ClientFacts { address: "192.0.2.7".parse().unwrap() },
-//!     session: Some(SessionFacts { user: "alice", groups: &[], factors: &password }),
+//!     session: Some(SessionFacts { issuer: None, user: "alice", groups: &[], factors: &password }),
 //!     proved_for_this_request: &[],
+//!     provable: &Everything,
 //!     body: &body,
 //!     route_is_public: false,
 //! });
-//! assert!(matches!(decision, Decision::Challenge(challenge) if challenge.methods == [Method::Totp]));
+//! assert!(matches!(decision, Decision::Challenge(challenge) if challenge.methods() == [Method::Totp]));
 //! ```
 
 #![no_std]
@@ -75,9 +77,11 @@ pub use explain::{
     ConditionExplanation, Explanation, FactExplanation, FactorExplanation, MatchExplanation, OutcomeExplanation,
     RequirementExplanation, RuleExplanation, Summary,
 };
-pub use facts::{ClientFacts, Facts, HeaderLookup, NoHeaders, RequestFacts, SessionFacts};
+pub use facts::{ClientFacts, Everything, Facts, HeaderLookup, NoHeaders, ProvableFactors, RequestFacts, SessionFacts};
 pub use host::{HostError, canonical_host};
-pub use level::{FactorClass, Level, Method, ProvedFactor, UnixSeconds, level_of};
+pub use level::{
+    FactorClass, Level, LevelDefinition, Levels, Method, ProvableFactor, ProvedFactor, Strength, UnixSeconds, Way,
+};
 pub use network::{Network, NetworkError};
 pub use path::{CanonicalPath, PathError};
 pub use query::canonical_query;

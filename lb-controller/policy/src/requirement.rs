@@ -4,25 +4,37 @@ use alloc::vec::Vec;
 
 use crate::decide::Requirement;
 use crate::facts::Facts;
-use crate::level::{Level, Method, ProvedFactor, UnixSeconds, level_of_methods};
+use crate::level::{Level, Levels, Method, ProvableFactor, ProvedFactor, UnixSeconds};
 
 /// The proofs at hand.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Proofs<'a> {
+    levels: &'a Levels,
     now: UnixSeconds,
     session: &'a [ProvedFactor],
     for_this_request: &'a [ProvedFactor],
-    /// Methods taken as proved now, one bit each in the order of the table.
-    assumed: u32,
+    /// Taken as proved now.
+    assumed: Choice<'a>,
 }
+
+/// Some of a list: those whose bit is set.
+#[derive(Clone, Copy, Debug, Default)]
+struct Choice<'a> {
+    from: &'a [ProvableFactor],
+    bits: u32,
+}
+
+/// More than this many are not worth a page, and looking for them is not worth the time.
+const MOST_WAYS: usize = 16;
 
 impl<'a> Proofs<'a> {
     pub(crate) fn of(facts: &Facts<'a>) -> Proofs<'a> {
         Proofs {
+            levels: facts.levels,
             now: facts.now,
             session: facts.session.map_or(&[], |session| session.factors),
             for_this_request: facts.proved_for_this_request,
-            assumed: 0,
+            assumed: Choice::default(),
         }
     }
 
@@ -40,41 +52,58 @@ impl<'a> Proofs<'a> {
         }
     }
 
-    fn has(&self, requirement: &Requirement, method: Method) -> bool {
-        let proved = |factors: &[ProvedFactor], for_this_request| {
-            let counts = |factor: &ProvedFactor| self.counts(requirement, *factor, for_this_request);
-            factors.iter().any(|factor| factor.method == method && counts(factor))
-        };
-        self.assumed & bit(method) != 0 || proved(self.for_this_request, true) || proved(self.session, false)
+    /// All that count for the requirement.
+    fn counted(&self, requirement: &Requirement) -> impl Iterator<Item = ProvableFactor> {
+        let in_session = self.session.iter().filter(|factor| self.counts(requirement, **factor, false));
+        let proved_now = self.for_this_request.iter().filter(|factor| self.counts(requirement, **factor, true));
+        let proved = in_session.chain(proved_now);
+        proved
+            .map(|factor| ProvableFactor { method: factor.method, strength: factor.strength })
+            .chain(self.assumed.iter())
     }
 
     /// The level that the proofs reach which count for the requirement.
     pub(crate) fn level(&self, requirement: &Requirement) -> Level {
-        level_of_methods(Method::all().filter(|method| self.has(requirement, *method)))
+        self.levels.reached(self.counted(requirement).map(|factor| (factor.method, factor.strength)))
     }
 
     pub(crate) fn meet(&self, requirement: &Requirement) -> bool {
-        let level_needed = requirement.level.unwrap_or(Level(1));
-        let mut methods = requirement.methods.iter();
-        let method_found = requirement.methods.is_empty() || methods.any(|method| self.has(requirement, *method));
-        method_found && self.level(requirement) >= level_needed
+        let named = |factor: ProvableFactor| requirement.methods.contains(&factor.method);
+        let method_found = match (requirement.methods.is_empty(), requirement.level) {
+            (false, _) => self.counted(requirement).any(named),
+            // With only an age set, any one factor will do.
+            (true, None) => self.counted(requirement).any(|factor| factor.method.class().is_some()),
+            (true, Some(_)) => true,
+        };
+        method_found && requirement.level.is_none_or(|level| self.level(requirement) >= level)
     }
 
-    /// The fewest methods whose proof now would meet all of `requirements`; of several such choices the first in the
-    /// order of the table of methods.
-    pub(crate) fn fewest_to_meet(&self, requirements: &[&Requirement]) -> Vec<Method> {
-        let all: u32 = Method::all().map(bit).sum();
-        let meets_all = |assumed: u32| {
-            let proofs = Proofs { assumed, ..*self };
-            requirements.iter().all(|requirement| proofs.meet(requirement))
-        };
-        // Every subset: the table is short, and this runs only when a challenge is due.
-        let fewest = (0..=all).filter(|assumed| meets_all(*assumed)).min_by_key(|assumed| assumed.count_ones());
-        let fewest = fewest.unwrap_or(all);
-        Method::all().filter(|method| fewest & bit(*method) != 0).collect()
+    /// The smallest sets of `provable` whose proof now would meet all of `requirements`: those of the fewest methods
+    /// first, among them those whose methods come first in `provable`. None is part of another.
+    pub(crate) fn ways_to_meet(&self, requirements: &[&Requirement], provable: &[ProvableFactor]) -> Vec<Vec<Method>> {
+        let provable = &provable[..provable.len().min(16)];
+        let mut choices: Vec<u32> = (0..1 << provable.len()).collect();
+        // Low bits are the first of the list: reversed, the numbers order as the lists do.
+        choices.sort_by_key(|bits| (bits.count_ones(), core::cmp::Reverse(bits.reverse_bits())));
+        let mut ways: Vec<u32> = Vec::new();
+        for bits in choices {
+            let is_more = ways.iter().any(|way| bits & way == *way);
+            let proofs = Proofs { assumed: Choice { from: provable, bits }, ..*self };
+            if !is_more && requirements.iter().all(|requirement| proofs.meet(requirement)) {
+                ways.push(bits);
+                if ways.len() == MOST_WAYS {
+                    break;
+                }
+            }
+        }
+        ways.iter()
+            .map(|bits| Choice { from: provable, bits: *bits }.iter().map(|factor| factor.method).collect())
+            .collect()
     }
 }
 
-fn bit(method: Method) -> u32 {
-    1 << (method as u32)
+impl<'a> Choice<'a> {
+    fn iter(self) -> impl Iterator<Item = ProvableFactor> + use<'a> {
+        self.from.iter().enumerate().filter(move |(index, _)| self.bits & (1 << index) != 0).map(|(_, factor)| *factor)
+    }
 }

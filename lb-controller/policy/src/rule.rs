@@ -8,6 +8,7 @@ use crate::body::{BodyFact, BodyFactKind, BodyNeeds};
 use crate::condition::{Condition, Truth};
 use crate::decide::Requirement;
 use crate::facts::{Facts, RequestFacts};
+use crate::level::Levels;
 
 mod compile;
 mod error;
@@ -138,9 +139,9 @@ pub(crate) enum Judgement<'r> {
 }
 
 impl RuleSet {
-    /// Checks and compiles all rules. On failure all errors of all rules are returned.
-    pub fn compile(sources: &[RuleSource]) -> Result<RuleSet, Vec<RuleError>> {
-        let rules = compile::compile(sources)?;
+    /// Checks and compiles all rules, whose levels mean `levels`. On failure all errors of all rules are returned.
+    pub fn compile(sources: &[RuleSource], levels: &Levels) -> Result<RuleSet, Vec<RuleError>> {
+        let rules = compile::compile(sources, levels)?;
         let index = RuleIndex::of(&rules);
         Ok(RuleSet { rules, index })
     }

@@ -48,7 +48,8 @@ fn whole(section: Section<'_>, source: &str, folder: &Path) -> Option<Config> {
     let services = service::compile(&section, &limits);
     let pools = pool::compile(&section, &services);
     let routes = route::compile(&section, &services, &pools);
-    let rules = rule::compile(&section, source);
+    let step_up = step_up::compile(&section);
+    let rules = rule::compile(&section, source, &step_up.levels);
     let config = Config {
         interfaces: service::interfaces(&section),
         state_dir: section.value("state_dir", path).unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
@@ -64,7 +65,7 @@ fn whole(section: Section<'_>, source: &str, folder: &Path) -> Option<Config> {
         decapsulate: decapsulate::compile(&section),
         lists: lists::compile(&section, folder),
         nat: nat::compile(&section, &services),
-        step_up: step_up::compile(&section),
+        step_up,
         rules: rules.unwrap_or_default().into(),
         services,
         new_flows,

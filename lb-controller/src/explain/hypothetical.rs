@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::{Context, bail, ensure};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use lb_policy::{
-    BodyFacts, CanonicalPath, ClientFacts, Facts, HeaderLookup, Method, ProvedFactor, RequestFacts, SessionFacts,
-    UnixSeconds, canonical_host, canonical_query,
+    BodyFacts, CanonicalPath, ClientFacts, Everything, Facts, HeaderLookup, Method, ProvedFactor, RequestFacts,
+    SessionFacts, UnixSeconds, canonical_host, canonical_query,
 };
 use serde::{Deserialize, Serialize};
 
@@ -51,10 +51,12 @@ impl Hypothetical {
         let groups = self.groups(config)?;
         let facts = Facts {
             now,
+            levels: &config.step_up.levels,
             request,
             client: ClientFacts { address: self.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)) },
-            session: self.user.as_deref().map(|user| SessionFacts { user, groups, factors: &factors }),
+            session: self.user.as_deref().map(|user| SessionFacts { issuer: None, user, groups, factors: &factors }),
             proved_for_this_request: &[],
+            provable: &Everything,
             body: &body,
             route_is_public: route.public,
         };
@@ -95,7 +97,7 @@ impl Hypothetical {
     }
 
     fn factors(&self, now: UnixSeconds) -> anyhow::Result<Vec<ProvedFactor>> {
-        let mut factors = vec![ProvedFactor { method: Method::Password, at: now }];
+        let mut factors = vec![ProvedFactor::ordinary(Method::Password, now)];
         for (name, age_seconds) in &self.proved {
             let Some(method) = Method::from_name(name) else {
                 let known: Vec<_> = Method::all().map(Method::name).collect();
@@ -103,7 +105,7 @@ impl Hypothetical {
             };
             ensure!(self.user.is_some(), "a proved factor needs somebody who proved it: add --user NAME");
             factors.retain(|factor| factor.method != method);
-            factors.push(ProvedFactor { method, at: now.saturating_sub(*age_seconds) });
+            factors.push(ProvedFactor::ordinary(method, now.saturating_sub(*age_seconds)));
         }
         Ok(factors)
     }

@@ -81,7 +81,7 @@ impl Explained {
         let (decision, methods) = match &explanation.decision {
             Summary::Allow => ("allow", &[][..]),
             Summary::LogIn => ("log_in", &[][..]),
-            Summary::Challenge(challenge) => ("challenge", &challenge.methods[..]),
+            Summary::Challenge(challenge) => ("challenge", challenge.methods()),
             Summary::Deny(_) => ("deny", &[][..]),
         };
         Explained {

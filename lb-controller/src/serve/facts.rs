@@ -8,10 +8,11 @@ use http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use lb_policy::{
-    BodyError, BodyFacts, ClientFacts, Facts, HeaderLookup, ProvedFactor, RequestFacts, RuleSet, UnixSeconds,
+    BodyError, BodyFacts, ClientFacts, Facts, HeaderLookup, ProvableFactors, ProvedFactor, RequestFacts, RuleSet,
+    UnixSeconds,
 };
 
-use crate::config::Route;
+use crate::config::{Config, Route};
 use crate::serve::body_memory::BodyMemory;
 use crate::serve::request::{Inbound, InboundBody};
 use crate::serve::respond::{self, Early, Refusal};
@@ -65,21 +66,32 @@ async fn read_whole(incoming: Incoming, max_bytes: u64) -> Result<Bytes, Early> 
     }
 }
 
+/// Who sends the request, and what they have proved or could.
+#[derive(Clone, Copy)]
+pub struct Who<'a> {
+    pub session: Option<&'a Session>,
+    /// In the transaction that resumes this very request.
+    pub proved_for_this_request: &'a [ProvedFactor],
+    pub provable: &'a dyn ProvableFactors,
+}
+
 /// Puts the facts together; they borrow from the request that will be forwarded.
 pub fn gather<'a>(
     now: UnixSeconds,
+    config: &'a Config,
     request: &'a Inbound,
-    session: Option<&'a Session>,
-    proved_for_this_request: &'a [ProvedFactor],
+    who: Who<'a>,
     body: &'a BodyFacts,
     route: &Route,
 ) -> Facts<'a> {
     Facts {
         now,
+        levels: &config.step_up.levels,
         request: request_facts(request),
         client: ClientFacts { address: request.client.address },
-        session: session.map(Session::facts),
-        proved_for_this_request,
+        session: who.session.map(Session::facts),
+        proved_for_this_request: who.proved_for_this_request,
+        provable: who.provable,
         body,
         route_is_public: route.public,
     }

@@ -6,10 +6,11 @@ use lb_policy::Method;
 use super::client_kind::ClientKind;
 use super::factor;
 use super::pages::{ChallengePage, Forms, Nonce, html};
+use super::prove::refused_answer;
 use super::random_id::RandomId;
 use super::session::Session;
 use super::terms::{in_words, is_per_action, with_terms};
-use super::transaction::{OnwardKind, View};
+use super::transaction::{OnwardKind, Refused, View};
 use crate::serve::request::Inbound;
 use crate::serve::respond::{OwnResponse, problem};
 
@@ -22,6 +23,7 @@ pub(super) fn challenge_form(
     method: Method,
     error: Option<&str>,
 ) -> OwnResponse {
+    let Some(factor) = factor::of(method) else { return refused_answer(request, Refused::Gone) };
     let status = if error.is_some() { StatusCode::UNAUTHORIZED } else { StatusCode::OK };
     if let (Some(error), false) = (error, ClientKind::of(request) == ClientKind::Browser) {
         return with_terms(problem(status, "proof-refused", "Not accepted", error), &view.terms);
@@ -40,7 +42,7 @@ pub(super) fn challenge_form(
         path: path_of(&view.target),
         why: &why(view),
         action: &format!("/.lb/challenge/{id}"),
-        input: &factor::of(method).input,
+        input: &factor.input,
         step: view.proved_count + 1,
         steps: view.proved_count + view.missing.len(),
         error,

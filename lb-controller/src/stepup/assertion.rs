@@ -15,7 +15,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
 use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use lb_policy::{ProvedFactor, UnixSeconds};
+use lb_policy::{Levels, ProvedFactor, UnixSeconds};
 use serde::Serialize;
 use serde::ser::SerializeMap as _;
 
@@ -69,12 +69,19 @@ impl Signer {
 
     /// The assertion that goes to `audience` (the pool) with this request. The body's hash is in it when the body is in
     /// memory; a body that streams through has not been seen yet.
-    pub(super) fn sign(&self, session: &Session, request: &Inbound, audience: &str, now: UnixSeconds) -> HeaderValue {
+    pub(super) fn sign(
+        &self,
+        session: &Session,
+        levels: &Levels,
+        request: &Inbound,
+        audience: &str,
+        now: UnixSeconds,
+    ) -> HeaderValue {
         let claims = Claims {
             iss: ISSUER,
             aud: audience,
             sub: session.user(),
-            acr: session.level(now).acr(),
+            acr: levels.acr(session.level(levels, now)),
             amr: session.factors().iter().map(|factor| factor.method.amr()).collect(),
             factor_times: FactorTimes(session.factors()),
             htm: request.method.as_str(),
@@ -116,7 +123,7 @@ struct Claims<'a> {
     iss: &'static str,
     aud: &'a str,
     sub: &'a str,
-    acr: &'static str,
+    acr: &'a str,
     amr: Vec<&'static str>,
     factor_times: FactorTimes<'a>,
     htm: &'a str,
@@ -154,7 +161,7 @@ mod tests {
         let signer = Signer::open(directory.path()).unwrap();
         let session = testing::session("alice", 1_000);
         let request = testing::request("POST", "/refunds?dry=1", &[], "{}");
-        let token = signer.sign(&session, &request, "shop", 1_010);
+        let token = signer.sign(&session, &Levels::default(), &request, "shop", 1_010);
 
         let keys: JwkSet = serde_json::from_str(Signer::open(directory.path()).unwrap().jwks()).unwrap();
         let header = jsonwebtoken::decode_header(token.to_str().unwrap()).unwrap();

@@ -12,7 +12,7 @@ use super::random_id::RandomId;
 use super::session::Session;
 use super::terms::{Terms, describe, describe_had, is_per_action, with_terms};
 use super::transaction::{BoundRequest, Onward, TRIES, Transaction, hash_secret, sha256};
-use super::{StepUp, Visit, cookies, csrf, factor};
+use super::{StepUp, Visit, cookies, csrf};
 use crate::audit::Event;
 use crate::serve::request::{Inbound, InboundBody};
 use crate::serve::respond::OwnResponse;
@@ -32,8 +32,8 @@ impl StepUp {
         if let Err(refused) = self.csrf_check(&request, Some(session)) {
             return refused;
         }
-        if !self.can_meet(visit, session, &challenge) {
-            return self.impossible(&request, session, &challenge);
+        if challenge.ways.is_empty() {
+            return self.impossible(visit, &request, session, &challenge);
         }
         let (id, now) = (RandomId::new(), self.clock.now());
         let secret = cookies::new_transaction_secret(&id);
@@ -42,7 +42,7 @@ impl StepUp {
             Err(refused) => return refused,
         };
         let lifetime_seconds = visit.config.step_up.transaction_lifetime.as_secs();
-        let terms = Terms::new(&challenge.unmet, &challenge.methods, session, now);
+        let terms = Terms::new(&challenge.unmet, challenge.methods(), session, (&visit.config.step_up.levels, now));
         let answer = match kind {
             ClientKind::Browser => see_other(&format!("/.lb/challenge/{id}")),
             ClientKind::Grpc => with_terms(pages::grpc(StatusCode::UNAUTHORIZED, "step-up required"), &terms),
@@ -56,7 +56,7 @@ impl StepUp {
             request: bound,
             unmet: challenge.unmet.clone(),
             terms,
-            wanted: challenge.methods.clone(),
+            ways: challenge.ways.clone(),
             proved: Vec::new(),
             tries_left: TRIES,
             onward,
@@ -64,21 +64,20 @@ impl StepUp {
         let Some(evicted) = self.transactions.open(id, transaction, now) else {
             return too_many_transactions(&request);
         };
-        self.audit_challenge(&request, session, &challenge, "issued", Some(&id));
+        self.audit_challenge(visit, &request, session, &challenge, Some(&id));
         let answer = with_cookie(answer, cookies::set_transaction(&id, &secret, lifetime_seconds));
         clear_stale_cookies(answer, &request.headers, &evicted)
     }
 
-    /// The user has every factor that is asked for, and something is asked for at all.
-    fn can_meet(&self, visit: &Visit<'_>, session: &Session, challenge: &Challenge) -> bool {
-        let user = visit.config.users.iter().find(|user| user.name == session.user());
-        let has = |method| user.is_some_and(|user| (factor::of(method).is_enrolled)(user));
-        !challenge.methods.is_empty() && challenge.methods.iter().copied().all(has)
-    }
-
     /// Terminal: asking again would loop. A factor is never enrolled on the strength of a password alone.
-    fn impossible(&self, request: &Inbound, session: &Session, challenge: &Challenge) -> OwnResponse {
-        self.audit_challenge(request, session, challenge, "impossible", None);
+    fn impossible(
+        &self,
+        visit: &Visit<'_>,
+        request: &Inbound,
+        session: &Session,
+        challenge: &Challenge,
+    ) -> OwnResponse {
+        self.audit_challenge(visit, request, session, challenge, None);
         let detail =
             "This needs a second factor that your account does not have. Ask whoever runs this service for one.";
         Rejection { status: StatusCode::FORBIDDEN, problem: "step-up-impossible", title: "Not possible yet", detail }
@@ -136,18 +135,20 @@ impl StepUp {
         self.parking.reserve(session.login, session.user(), bytes)
     }
 
+    /// Without a transaction it was impossible.
     fn audit_challenge(
         &self,
+        visit: &Visit<'_>,
         request: &Inbound,
         session: &Session,
         challenge: &Challenge,
-        result: &str,
         transaction: Option<&RandomId>,
     ) {
         let tag = self.tags.tag(session.user());
         let rules: Vec<&str> = challenge.unmet.iter().map(|(rule, _)| &**rule).collect();
         let required: Vec<_> = challenge.unmet.iter().map(|(_, requirement)| describe(requirement)).collect();
-        let had = describe_had(session, self.clock.now());
+        let had = describe_had(session, &visit.config.step_up.levels, self.clock.now());
+        let result = if transaction.is_some() { "issued" } else { "impossible" };
         let transaction = transaction.map(RandomId::to_string);
         Event {
             rule: Some(&rules.join(",")),
@@ -176,7 +177,7 @@ impl BoundRequest {
 }
 
 fn api_challenge(id: &RandomId, challenge: &Challenge, terms: &Terms, lifetime_seconds: u64) -> OwnResponse {
-    let methods: Vec<_> = challenge.methods.iter().map(|method| method.name()).collect();
+    let methods: Vec<_> = challenge.methods().iter().map(|method| method.name()).collect();
     let mut body = json!({
         "type": "urn:lb:problem:step-up",
         "title": "Step-up required",

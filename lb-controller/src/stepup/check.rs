@@ -6,6 +6,7 @@ use lb_policy::Method;
 use zeroize::Zeroizing;
 
 use super::StepUp;
+use super::account::Account;
 use super::device::Device;
 use super::factor::{self, Attempt, FactorVerified, Failure, password};
 use super::pages::{Rejection, with_retry_after};
@@ -30,7 +31,7 @@ pub(super) struct Answer<'a> {
     pub(super) method: Method,
     /// As the client named it; it need not exist.
     pub(super) user_name: &'a str,
-    pub(super) user: Option<&'a User>,
+    pub(super) account: Option<Account>,
     pub(super) text: &'a str,
     /// A known device that may use its own attempt counter.
     pub(super) device: Option<&'a Device>,
@@ -55,7 +56,7 @@ impl StepUp {
         self.throttle
             .charge(purpose, &buckets, self.clock.now())
             .map_err(|wait| NotProved::Throttled { wait_seconds: wait.seconds })?;
-        let outcome = self.verify(config, &answer).await;
+        let outcome = self.verify(config, answer).await;
         match &outcome {
             Ok(_) => self.throttle.succeeded(purpose, &buckets),
             Err(NotProved::Busy | NotProved::Refused(Failure::Store(_))) => {
@@ -66,18 +67,19 @@ impl StepUp {
         outcome
     }
 
-    async fn verify(&self, config: &Config, answer: &Answer<'_>) -> Result<FactorVerified, NotProved> {
+    async fn verify(&self, config: &Config, answer: Answer<'_>) -> Result<FactorVerified, NotProved> {
         let text = Zeroizing::new(answer.text.to_owned());
         // One-time codes must not wait behind a flood of passwords.
         let pool = if answer.method == Method::Password { &self.hashing } else { &self.disk };
-        let Some(user) = answer.user.cloned() else {
+        let Some(account) = answer.account else {
             let somebody = somebody_like(config, answer.user_name).cloned();
             let job = move || somebody.map(|somebody| password::spend_the_same_time(&somebody, &text));
             pool.run(job).await.map_err(|_| NotProved::Busy)?;
             return Err(NotProved::Refused(Failure::Wrong));
         };
-        let attempt = Attempt { user, answer: text, now: self.clock.now(), store: self.store.clone() };
-        let verify = factor::of(answer.method).verify;
+        let attempt = Attempt { account, answer: text, now: self.clock.now(), store: self.store.clone() };
+        let Some(factor) = factor::of(answer.method) else { return Err(NotProved::Refused(Failure::NotEnrolled)) };
+        let verify = factor.verify;
         let outcome = pool.run(move || verify(&attempt)).await.map_err(|_| NotProved::Busy)?;
         if let Err(Failure::Store(error)) = &outcome {
             tracing::error!(%error, "no proof can be recorded, so none is accepted");

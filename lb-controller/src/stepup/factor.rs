@@ -5,29 +5,33 @@ pub(crate) mod totp;
 
 use std::sync::Arc;
 
-use lb_policy::{Method, ProvedFactor, UnixSeconds};
+use lb_policy::{Method, ProvedFactor, Strength, UnixSeconds};
 use zeroize::Zeroizing;
 
-use crate::config::User;
+use super::account::{Account, AccountId};
+use super::enrolments::Enrolment;
 use crate::store::{Store, StoreError};
 
 const FACTORS: &[&Factor] = &[&password::FACTOR, &totp::FACTOR];
 
-/// Proof that `user` has just shown `proved.method`. Only the modules below can make one, and sessions begin and rise
+/// Proof that `account` has just shown `proved.method`. Only the modules below can make one, and sessions begin and rise
 /// only from one.
 #[derive(Debug)]
 pub(super) struct FactorVerified {
-    user: String,
+    account: AccountId,
     proved: ProvedFactor,
 }
 
 impl FactorVerified {
-    fn new(attempt: &Attempt, method: Method) -> FactorVerified {
-        FactorVerified { user: attempt.user.name.clone(), proved: ProvedFactor { method, at: attempt.now } }
+    fn new(attempt: &Attempt, method: Method, strength: Strength) -> FactorVerified {
+        FactorVerified {
+            account: attempt.account.id.clone(),
+            proved: ProvedFactor { method, at: attempt.now, strength },
+        }
     }
 
-    pub(super) fn user(&self) -> &str {
-        &self.user
+    pub(super) fn account(&self) -> &AccountId {
+        &self.account
     }
 
     pub(super) fn proved(&self) -> ProvedFactor {
@@ -39,7 +43,8 @@ impl FactorVerified {
 pub(super) struct Factor {
     pub(super) method: Method,
     pub(super) input: Input,
-    pub(super) is_enrolled: fn(&User) -> bool,
+    /// How strong a proof the account could give; `None`: it has no such factor.
+    pub(super) provable: fn(&Account, &[Enrolment]) -> Option<Strength>,
     /// May take as long as a password hash or a disk write: never call it on a worker thread.
     pub(super) verify: fn(&Attempt) -> Result<FactorVerified, Failure>,
 }
@@ -64,7 +69,7 @@ pub(super) struct Input {
 
 /// One answer to be checked.
 pub(super) struct Attempt {
-    pub(super) user: User,
+    pub(super) account: Account,
     pub(super) answer: Zeroizing<String>,
     pub(super) now: UnixSeconds,
     pub(super) store: Arc<Store>,
@@ -84,9 +89,19 @@ pub(super) enum Failure {
     Store(#[from] StoreError),
 }
 
-/// The factor that verifies `method`.
-pub(super) fn of(method: Method) -> &'static Factor {
-    FACTORS.iter().find(|factor| factor.method == method).expect("a test holds the table complete")
+/// The factor that verifies `method`; `None`: nobody is asked for it on a page.
+pub(super) fn of(method: Method) -> Option<&'static Factor> {
+    FACTORS.iter().copied().find(|factor| factor.method == method)
+}
+
+/// All of them, those to be asked for first in front.
+pub(super) fn all() -> impl Iterator<Item = &'static Factor> {
+    Method::all().filter_map(of)
+}
+
+/// What people call it.
+pub(super) fn label(method: Method) -> &'static str {
+    of(method).map_or(method.name(), |factor| factor.input.label)
 }
 
 #[cfg(test)]
@@ -94,9 +109,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_method_has_a_factor_with_a_field_of_its_own() {
-        let mut names: Vec<_> = Method::all().map(|method| of(method).input.name).collect();
-        names.dedup();
+    fn every_factor_has_a_method_and_a_field_of_its_own() {
+        let names: std::collections::BTreeSet<_> = all().map(|factor| factor.input.name).collect();
         assert_eq!(names.len(), FACTORS.len());
     }
 }

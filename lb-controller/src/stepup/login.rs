@@ -5,6 +5,7 @@ use lb_common::Source;
 use lb_policy::Method;
 use serde_json::json;
 
+use super::account::Account;
 use super::check::{Answer, NotProved};
 use super::client_kind::ClientKind;
 use super::cookies::{self, Found, Keep};
@@ -16,6 +17,7 @@ use super::session::Session;
 use super::terms::in_words;
 use super::{StepUp, Visit, factor};
 use crate::audit::Event;
+use crate::config::Config;
 use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
 
@@ -86,26 +88,32 @@ impl StepUp {
         if user_name.len() > LONGEST_USER_NAME || password.len() > LONGEST_PASSWORD {
             return incomplete(&request);
         }
-        let user = visit.config.users.iter().find(|user| user.name == user_name);
+        let account = Account::built_in(visit.config, user_name);
         let device = Device::of_user(&self.sealer, &request.headers, &request.host, user_name);
-        let answer = Answer { method: Method::Password, user_name, user, text: password, device: device.as_ref() };
+        let answer = Answer {
+            method: Method::Password,
+            user_name,
+            account: account.clone(),
+            text: password,
+            device: device.as_ref(),
+        };
         let outcome = self.check(visit.config, &request, answer).await;
         self.audit_login(&request, user_name, outcome.as_ref().err());
         let proof = match outcome {
             Ok(proof) => proof,
             Err(not_proved) => return self.login_refused(visit, &request, user_name, &not_proved),
         };
-        let Some(user) = user else { return incomplete(&request) };
+        let Some(account) = account else { return incomplete(&request) };
         if let Some(old) = old_session {
             // Whoever planted the old session must not go on in it beside the user.
             if let Err(unavailable) = self.end_login(&request, old).await {
                 return unavailable;
             }
         }
-        let session = Session::begin(proof, user, &visit.config.step_up, self.clock.now());
+        let session = Session::begin(proof, &account, &visit.config.step_up, self.clock.now());
         let response = match ClientKind::of(&request) {
             ClientKind::Browser => see_other(&self.return_path(&request)),
-            _ => pages::json(StatusCode::OK, &self.describe(&session)),
+            _ => pages::json(StatusCode::OK, &self.describe(visit.config, &session)),
         };
         let device = device.unwrap_or_else(|| Device::new(user_name));
         let response = with_cookie(response, device.cookie(&self.sealer, &request.host));
@@ -162,14 +170,14 @@ impl StepUp {
     }
 
     /// Who is logged in, by what, and the way out.
-    pub(super) fn session_page(&self, request: &Inbound, session: &Session) -> OwnResponse {
+    pub(super) fn session_page(&self, config: &Config, request: &Inbound, session: &Session) -> OwnResponse {
         if ClientKind::of(request) != ClientKind::Browser {
-            return pages::json(StatusCode::OK, &self.describe(session));
+            return pages::json(StatusCode::OK, &self.describe(config, session));
         }
         let (nonce, now) = (Nonce::new(), self.clock.now());
         let proofs = session.factors().iter().map(|factor| {
             let age = in_words(factor.age_seconds(now).unwrap_or(0));
-            (factor::of(factor.method).input.label, format!("{age} ago"))
+            (factor::label(factor.method), format!("{age} ago"))
         });
         let page = SessionPage {
             nonce: nonce.text(),
@@ -182,9 +190,10 @@ impl StepUp {
     }
 
     /// What a client may know of its own session.
-    pub(super) fn describe(&self, session: &Session) -> serde_json::Value {
+    pub(super) fn describe(&self, config: &Config, session: &Session) -> serde_json::Value {
         let now = self.clock.now();
-        let level = session.level(now);
+        let levels = &config.step_up.levels;
+        let level = session.level(levels, now);
         let factors: Vec<_> = session
             .factors()
             .iter()
@@ -193,7 +202,7 @@ impl StepUp {
         json!({
             "user": session.user(),
             "level": level.0,
-            "acr": level.acr(),
+            "acr": levels.acr(level),
             "factors": factors,
             "ends_in_seconds": session.ends_at.saturating_sub(now),
         })

@@ -10,6 +10,7 @@ use super::pages::{self, Rejection};
 use super::random_id::RandomId;
 use super::session::Session;
 use super::{StepUp, Visit, csrf};
+use crate::config::Config;
 use crate::serve::request::{Inbound, InboundBody};
 use crate::serve::respond::OwnResponse;
 
@@ -59,20 +60,20 @@ impl StepUp {
         }
         match request.method {
             HttpMethod::GET | HttpMethod::HEAD if page.methods().starts_with("GET") => {
-                self.show(&request, session, page)
+                self.show(visit.config, &request, session, page)
             }
             HttpMethod::POST if page.methods().ends_with("POST") => self.submit(visit, request, session, page).await,
             _ => wrong_method(&request, page),
         }
     }
 
-    fn show(&self, request: &Inbound, session: Option<&Session>, page: Page) -> OwnResponse {
+    fn show(&self, config: &Config, request: &Inbound, session: Option<&Session>, page: Page) -> OwnResponse {
         match (page, session) {
             (Page::Login, _) => self.login_page(request),
             (Page::Jwks, _) => self.key_set(),
             (_, None) => self.log_in(request),
-            (Page::Session, Some(session)) => self.session_page(request, session),
-            (Page::Challenge(id), Some(session)) => self.challenge_page(request, session, &id),
+            (Page::Session, Some(session)) => self.session_page(config, request, session),
+            (Page::Challenge(id), Some(session)) => self.challenge_page(config, request, session, &id),
             (Page::Resume(id), Some(session)) => self.resume_page(request, session, &id),
             (Page::Logout, Some(_)) => wrong_method(request, page),
         }

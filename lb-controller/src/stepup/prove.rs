@@ -4,6 +4,7 @@ use http::StatusCode;
 use lb_policy::Method;
 use serde_json::json;
 
+use super::account::Account;
 use super::ask::challenge_form;
 use super::check::{Answer, NotProved};
 use super::client_kind::ClientKind;
@@ -25,14 +26,20 @@ const LONGEST_ANSWER: usize = 1024;
 
 impl StepUp {
     /// GET: the page that asks for the next proof.
-    pub(super) fn challenge_page(&self, request: &Inbound, session: &Session, id: &RandomId) -> OwnResponse {
+    pub(super) fn challenge_page(
+        &self,
+        config: &Config,
+        request: &Inbound,
+        session: &Session,
+        id: &RandomId,
+    ) -> OwnResponse {
         let view = match self.transactions.view(id, self.claim(request, session, id)) {
             Ok(view) => view,
             Err(refused) => return refused_answer(request, refused),
         };
         match view.missing.first() {
             Some(method) => challenge_form(request, session, id, &view, *method, None),
-            None => self.onward(request, session, id, &view),
+            None => self.onward(config, request, session, id, &view),
         }
     }
 
@@ -51,7 +58,7 @@ impl StepUp {
             Err(refused) => return refused_answer(&request, refused),
         };
         if view.missing.is_empty() {
-            return self.already_proved(&request, session, id, &view);
+            return self.already_proved(visit.config, &request, session, id, &view);
         }
         let Some((method, answer)) = next_answer(&view, &form) else { return no_answer(&request) };
         let view = match self.transactions.take_try(id, claim) {
@@ -68,7 +75,14 @@ impl StepUp {
                     return unchecked;
                 }
                 visit.joint.failed(visit.config, &request.client);
-                challenge_form(&request, session, id, &view, method, Some(factor::of(method).input.refused))
+                challenge_form(
+                    &request,
+                    session,
+                    id,
+                    &view,
+                    method,
+                    factor::of(method).map(|factor| factor.input.refused),
+                )
             }
         }
     }
@@ -82,10 +96,10 @@ impl StepUp {
         text: &str,
     ) -> Result<FactorVerified, NotProved> {
         let user_name = session.user();
-        let user = config.users.iter().find(|user| user.name == user_name);
+        let account = Account::of(config, session.account());
         let device = Device::of_user(&self.sealer, &request.headers, &request.host, user_name)
             .filter(|device| device.stepped_up);
-        self.check(config, request, Answer { method, user_name, user, text, device: device.as_ref() }).await
+        self.check(config, request, Answer { method, user_name, account, text, device: device.as_ref() }).await
     }
 
     /// Raises the session under a new id, ends the old one, and sends the client on.
@@ -111,9 +125,9 @@ impl StepUp {
         };
         let finished = view.missing.is_empty();
         let mut answer = match ClientKind::of(request) {
-            ClientKind::Browser if finished => self.onward(request, session, id, &view),
+            ClientKind::Browser if finished => self.onward(visit.config, request, session, id, &view),
             ClientKind::Browser => see_other(&format!("/.lb/challenge/{id}")),
-            _ => self.api_proved(&raised, &view),
+            _ => self.api_proved(visit.config, &raised, &view),
         };
         if finished {
             visit.joint.finished(visit.config, &request.client);
@@ -144,28 +158,35 @@ impl StepUp {
     }
 
     /// An answer too many: sent twice, or sent again. A browser is shown the way on; a tool learns that nothing was checked.
-    fn already_proved(&self, request: &Inbound, session: &Session, id: &RandomId, view: &View) -> OwnResponse {
+    fn already_proved(
+        &self,
+        config: &Config,
+        request: &Inbound,
+        session: &Session,
+        id: &RandomId,
+        view: &View,
+    ) -> OwnResponse {
         match ClientKind::of(request) {
-            ClientKind::Browser => self.onward(request, session, id, view),
+            ClientKind::Browser => self.onward(config, request, session, id, view),
             _ => refused_answer(request, Refused::Gone),
         }
     }
 
     /// Where the browser goes once everything is proved.
-    fn onward(&self, request: &Inbound, session: &Session, id: &RandomId, view: &View) -> OwnResponse {
+    fn onward(&self, config: &Config, request: &Inbound, session: &Session, id: &RandomId, view: &View) -> OwnResponse {
         match view.onward {
             OnwardKind::Redirect => see_other(&view.target),
             OnwardKind::Parked => see_other(&format!("/.lb/resume/{id}")),
             OnwardKind::Retry if ClientKind::of(request) == ClientKind::Browser => {
                 see_other(&format!("/.lb/resume/{id}"))
             }
-            OnwardKind::Retry => self.api_proved(session, view),
+            OnwardKind::Retry => self.api_proved(config, session, view),
         }
     }
 
-    fn api_proved(&self, session: &Session, view: &View) -> OwnResponse {
+    fn api_proved(&self, config: &Config, session: &Session, view: &View) -> OwnResponse {
         let missing: Vec<_> = view.missing.iter().map(|method| method.name()).collect();
-        let mut body = self.describe(session);
+        let mut body = self.describe(config, session);
         body["missing"] = json!(missing);
         body["resume"] = json!("retry");
         pages::json(StatusCode::OK, &body)
@@ -198,8 +219,10 @@ impl StepUp {
 
 /// The first missing factor that the form answers.
 fn next_answer<'f>(view: &View, form: &'f Form) -> Option<(Method, &'f str)> {
-    let answered = |method: &Method| Some((*method, form.get(factor::of(*method).input.name)?));
-    view.missing.iter().find_map(answered).filter(|(_, answer)| !answer.is_empty() && answer.len() <= LONGEST_ANSWER)
+    let answered = |method: &Method| Some((*method, form.get(factor::of(*method)?.input.name)?));
+    view.askable()
+        .find_map(|method| answered(&method))
+        .filter(|(_, answer)| !answer.is_empty() && answer.len() <= LONGEST_ANSWER)
 }
 
 fn no_answer(request: &Inbound) -> OwnResponse {

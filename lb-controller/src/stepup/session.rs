@@ -2,8 +2,9 @@
 //! which sessions ended early.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use lb_policy::{Level, Method, ProvedFactor, SessionFacts, UnixSeconds, level_of};
+use lb_policy::{Level, Levels, Method, ProvedFactor, SessionFacts, Strength, UnixSeconds};
 
+use super::account::{Account, AccountId};
 use super::factor::FactorVerified;
 use super::random_id::RandomId;
 use crate::config::{Config, StepUpConfig, User};
@@ -15,8 +16,8 @@ pub struct Session {
     pub(super) id: RandomId,
     /// Stays the same from login to logout: what transactions belong to, and what logout ends.
     pub(super) login: RandomId,
-    user: String,
-    /// What the configuration says of the user now; not part of the cookie.
+    account: AccountId,
+    /// What the configuration says of a built-in user now; not part of the cookie.
     groups: Vec<String>,
     /// The latest proof by each method.
     factors: Vec<ProvedFactor>,
@@ -33,18 +34,19 @@ pub struct Session {
 /// The idle clock is moved at most this often, or every response would carry a cookie.
 const REFRESH_SECONDS: u64 = 60;
 /// The first byte of the encoding; another layout takes another number.
-const LAYOUT: u8 = 1;
+const LAYOUT: u8 = 2;
 
 impl Session {
-    pub(super) fn begin(proof: FactorVerified, user: &User, config: &StepUpConfig, now: UnixSeconds) -> Session {
-        debug_assert_eq!(proof.user(), user.name);
+    pub(super) fn begin(proof: FactorVerified, account: &Account, config: &StepUpConfig, now: UnixSeconds) -> Session {
+        debug_assert_eq!(proof.account(), &account.id);
+        let built_in = account.built_in.as_ref();
         Session {
             id: RandomId::new(),
             login: RandomId::new(),
-            user: user.name.clone(),
-            groups: user.groups.clone(),
+            account: account.id.clone(),
+            groups: built_in.map(|user| user.groups.clone()).unwrap_or_default(),
             factors: vec![proof.proved()],
-            credentials: credentials_of(user),
+            credentials: built_in.map(credentials_of).unwrap_or_default(),
             issued_at: now,
             seen_at: now,
             ends_at: now + config.session_lifetime.as_secs(),
@@ -54,7 +56,7 @@ impl Session {
     /// The session with one more, or fresher, factor, under a new id; the caller ends the old one. `None` when the proof
     /// is another user's.
     pub(super) fn raised(&self, proof: &FactorVerified, now: UnixSeconds) -> Option<Session> {
-        if proof.user() != self.user {
+        if *proof.account() != self.account {
             return None;
         }
         let mut raised = Session { id: RandomId::new(), issued_at: now, seen_at: now, ..self.clone() };
@@ -71,17 +73,27 @@ impl Session {
     /// The session with its user's present groups, if it still counts: not over, not idle too long, and its user is still
     /// there with the same credentials.
     pub(super) fn admitted(mut self, config: &Config, now: UnixSeconds) -> Option<Session> {
-        let user = config.users.iter().find(|user| user.name == self.user)?;
+        let account = Account::of(config, &self.account)?;
         let idle_limit = self.seen_at + config.step_up.session_idle.as_secs();
-        if now >= self.ends_at || now >= idle_limit || credentials_of(user) != self.credentials {
+        if now >= self.ends_at || now >= idle_limit {
             return None;
         }
-        self.groups.clone_from(&user.groups);
+        if let Some(user) = account.built_in {
+            if credentials_of(&user) != self.credentials {
+                return None;
+            }
+            self.groups = user.groups;
+        }
         Some(self)
     }
 
+    pub(super) fn account(&self) -> &AccountId {
+        &self.account
+    }
+
+    /// As people and rules name the user; unique together with the issuer.
     pub fn user(&self) -> &str {
-        &self.user
+        &self.account.name
     }
 
     pub fn factors(&self) -> &[ProvedFactor] {
@@ -89,8 +101,8 @@ impl Session {
     }
 
     /// The level of all its factors, however old.
-    pub fn level(&self, now: UnixSeconds) -> Level {
-        level_of(&self.factors, now, None)
+    pub fn level(&self, levels: &Levels, now: UnixSeconds) -> Level {
+        levels.level_of(&self.factors, now)
     }
 
     pub fn groups(&self) -> &[String] {
@@ -99,10 +111,16 @@ impl Session {
 
     /// The session as rules see it.
     pub fn facts(&self) -> SessionFacts<'_> {
-        SessionFacts { user: &self.user, groups: &self.groups, factors: &self.factors }
+        SessionFacts {
+            issuer: self.account.issuer.as_deref(),
+            user: &self.account.name,
+            groups: &self.groups,
+            factors: &self.factors,
+        }
     }
 
-    /// The compact form that is sealed into the cookie: fixed fields first, then factors, then the name to the end.
+    /// The compact form that is sealed into the cookie: fixed fields first, then factors, then the
+    /// issuer (empty for built-in users), then the name to the end.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![LAYOUT];
         bytes.extend_from_slice(self.id.bytes());
@@ -113,10 +131,13 @@ impl Session {
         }
         bytes.push(u8::try_from(self.factors.len()).expect("there are fewer methods than 256"));
         for factor in &self.factors {
-            bytes.push(method_code(factor.method));
+            bytes.extend_from_slice(&[method_code(factor.method), strength_code(factor.strength)]);
             bytes.extend_from_slice(&factor.at.to_be_bytes());
         }
-        bytes.extend_from_slice(self.user.as_bytes());
+        let issuer = self.account.issuer.as_deref().unwrap_or_default();
+        bytes.push(u8::try_from(issuer.len()).expect("names of providers are short"));
+        bytes.extend_from_slice(issuer.as_bytes());
+        bytes.extend_from_slice(self.account.name.as_bytes());
         bytes
     }
 
@@ -133,11 +154,15 @@ impl Session {
         let [count] = take(input)?;
         let mut factors = Vec::new();
         for _ in 0..count {
-            let [code] = take(input)?;
-            factors.push(ProvedFactor { method: method_of(code)?, at: u64::from_be_bytes(take(input)?) });
+            let [method, strength] = take(input)?;
+            let (method, strength) = (method_of(method)?, strength_of(strength)?);
+            factors.push(ProvedFactor { method, at: u64::from_be_bytes(take(input)?), strength });
         }
-        let user = str::from_utf8(input).ok()?.to_owned();
-        Some(Session { id, login, user, groups: Vec::new(), factors, credentials, issued_at, seen_at, ends_at })
+        let [issuer_bytes] = take(input)?;
+        let (issuer, name) = input.split_at_checked(issuer_bytes.into())?;
+        let issuer = (!issuer.is_empty()).then(|| str::from_utf8(issuer).map(str::to_owned)).transpose().ok()?;
+        let account = AccountId { issuer, name: str::from_utf8(name).ok()?.to_owned() };
+        Some(Session { id, login, account, groups: Vec::new(), factors, credentials, issued_at, seen_at, ends_at })
     }
 }
 
@@ -148,7 +173,41 @@ fn take<const N: usize>(input: &mut &[u8]) -> Option<[u8; N]> {
 }
 
 /// Codes in sealed cookies: never renumber one, or a password proof would turn into another factor.
-const METHOD_CODES: &[(Method, u8)] = &[(Method::Password, 1), (Method::Totp, 2)];
+const METHOD_CODES: &[(Method, u8)] = &[
+    (Method::Password, 1),
+    (Method::Totp, 2),
+    (Method::Pin, 3),
+    (Method::Webauthn, 4),
+    (Method::ClientCertificate, 5),
+    (Method::DeveloperKey, 6),
+    (Method::IdentityProvider, 7),
+    (Method::RecoveryCode, 8),
+    (Method::Email, 9),
+    (Method::Sms, 10),
+    (Method::External, 11),
+    (Method::ProofOfWork, 12),
+];
+/// A level that is vouched for is this and its number. Likewise never to be renumbered.
+const VOUCHED: u8 = 16;
+
+fn strength_code(strength: Strength) -> u8 {
+    match strength {
+        Strength::Ordinary => 0,
+        Strength::UserVerified => 1,
+        Strength::DeviceBound => 2,
+        Strength::Vouched(Level(level)) => VOUCHED.saturating_add(level),
+    }
+}
+
+fn strength_of(code: u8) -> Option<Strength> {
+    match code {
+        0 => Some(Strength::Ordinary),
+        1 => Some(Strength::UserVerified),
+        2 => Some(Strength::DeviceBound),
+        VOUCHED.. => Some(Strength::Vouched(Level(code - VOUCHED))),
+        _ => None,
+    }
+}
 
 fn method_code(method: Method) -> u8 {
     METHOD_CODES.iter().find(|row| row.0 == method).expect("a test holds the table complete").1
@@ -173,18 +232,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_method_has_a_code_of_its_own() {
+    fn every_method_and_strength_has_a_code_of_its_own() {
         for method in Method::all() {
             assert_eq!(method_of(method_code(method)), Some(method));
+        }
+        for strength in [Strength::Ordinary, Strength::UserVerified, Strength::DeviceBound, Strength::Vouched(Level(3))]
+        {
+            assert_eq!(strength_of(strength_code(strength)), Some(strength));
         }
     }
 
     #[test]
     fn the_longest_user_name_still_fits_a_cookie_of_one_kilobyte() {
         let mut session = testing::session("alice", 1_000);
-        session.user = "x".repeat(256);
+        session.account = AccountId { issuer: Some("corporate".to_owned()), name: "x".repeat(256) };
         session.groups.clear();
-        session.factors = Method::all().map(|method| ProvedFactor { method, at: 1_000 }).collect();
+        session.factors = Method::all().map(|method| ProvedFactor::ordinary(method, 1_000)).collect();
         assert_eq!(Session::decode(&session.encode()), Some(session.clone()));
         let sealed_bytes = session.encode().len() + 12 + 16;
         assert!("__Host-lb=v1.01234567.".len() + sealed_bytes * 4 / 3 + 4 < 1024);

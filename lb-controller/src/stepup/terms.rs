@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, header};
-use lb_policy::{Level, Method, ProvedFactor, Requirement, UnixSeconds, level_of};
+use lb_policy::{Level, Levels, Method, ProvedFactor, Requirement, UnixSeconds};
 
 use super::session::Session;
 use crate::serve::respond::OwnResponse;
@@ -11,7 +11,7 @@ use crate::serve::respond::OwnResponse;
 /// What is asked for, in the words of RFC 9470 §3.
 #[derive(Clone, Debug)]
 pub(super) struct Terms {
-    pub(super) acr: &'static str,
+    pub(super) acr: String,
     pub(super) max_age_seconds: Option<u64>,
 }
 
@@ -22,19 +22,19 @@ impl Terms {
         unmet: &[(Arc<str>, Requirement)],
         methods: &[Method],
         session: &Session,
-        now: UnixSeconds,
+        (levels, now): (&Levels, UnixSeconds),
     ) -> Terms {
         let required = unmet.iter().filter_map(|(_, requirement)| requirement.level).max();
         let max_age =
             |requirement: &Requirement| if requirement.per_action { Some(0) } else { requirement.max_age_seconds };
         Terms {
-            acr: required.unwrap_or_else(|| level_with(session, methods, now)).acr(),
+            acr: levels.acr(required.unwrap_or_else(|| level_with(session, methods, (levels, now)))).to_owned(),
             max_age_seconds: unmet.iter().filter_map(|(_, requirement)| max_age(requirement)).min(),
         }
     }
 
     fn www_authenticate(&self) -> HeaderValue {
-        let acr = self.acr;
+        let acr = &self.acr;
         let mut text = format!(r#"Bearer error="insufficient_user_authentication", acr_values="{acr}""#);
         if let Some(seconds) = self.max_age_seconds {
             text.push_str(&format!(r#", max_age="{seconds}""#));
@@ -43,10 +43,10 @@ impl Terms {
     }
 }
 
-fn level_with(session: &Session, methods: &[Method], now: UnixSeconds) -> Level {
-    let proved = methods.iter().map(|method| ProvedFactor { method: *method, at: now });
+fn level_with(session: &Session, methods: &[Method], (levels, now): (&Levels, UnixSeconds)) -> Level {
+    let proved = methods.iter().map(|method| ProvedFactor::ordinary(*method, now));
     let factors: Vec<_> = session.factors().iter().copied().chain(proved).collect();
-    level_of(&factors, now, None)
+    levels.level_of(&factors, now)
 }
 
 pub(super) fn with_terms(mut response: OwnResponse, terms: &Terms) -> OwnResponse {
@@ -75,10 +75,10 @@ pub(super) fn describe(requirement: &Requirement) -> String {
 }
 
 /// For the audit trail, such as `level 1: password 20 s`.
-pub(super) fn describe_had(session: &Session, now: UnixSeconds) -> String {
+pub(super) fn describe_had(session: &Session, levels: &Levels, now: UnixSeconds) -> String {
     let age = |factor: &ProvedFactor| format!("{} {} s", factor.method, factor.age_seconds(now).unwrap_or(0));
     let factors: Vec<_> = session.factors().iter().map(age).collect();
-    format!("level {}: {}", session.level(now).0, factors.join(", "))
+    format!("level {}: {}", session.level(levels, now).0, factors.join(", "))
 }
 
 /// A span of time as people say it: `90 seconds`, `5 minutes`, `12 hours`.

@@ -1,18 +1,18 @@
 //! What the tests of step-up are made of: users whose passwords hash fast, requests without a network, a browser that
 //! keeps cookies.
 
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use argon2::password_hash::PasswordHasher as _;
 use argon2::{Algorithm, Argon2, Params, Version};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod};
-use lb_policy::{Method, RuleSet};
+use lb_policy::Method;
 
+use super::account::Account;
 use super::factor::{Attempt, of};
 use super::session::Session;
-use crate::config::{Config, StepUpConfig, User};
+use crate::config::{Config, User};
 use crate::serve::request::{Client, Inbound, InboundBody};
 use crate::store::Store;
 
@@ -28,25 +28,7 @@ pub(crate) fn config() -> Config {
         totp_secret,
         groups: vec!["staff".to_owned()],
     };
-    Config {
-        interfaces: Vec::new(),
-        state_dir: PathBuf::new(),
-        metrics: None,
-        services: Vec::new(),
-        new_flows: lb_datapath::Rate::UNLIMITED,
-        sampling: Default::default(),
-        decapsulate: None,
-        nat: Default::default(),
-        certificates: Vec::new(),
-        pools: Vec::new(),
-        routes: Vec::new(),
-        users: vec![user("alice", Some(TOTP_SECRET.to_vec())), user("bob", None)],
-        trusted_proxies: Vec::new(),
-        protected_networks: Vec::new(),
-        lists: Default::default(),
-        step_up: StepUpConfig::default(),
-        rules: Arc::new(RuleSet::default()),
-    }
+    Config { users: vec![user("alice", Some(TOTP_SECRET.to_vec())), user("bob", None)], ..Config::default() }
 }
 
 /// The lowest cost Argon2 allows: what is tested is not how long it takes.
@@ -62,12 +44,12 @@ fn cheap_hash() -> &'static str {
 /// A session as it is right after a login at `now`.
 pub(super) fn session(user: &str, now: u64) -> Session {
     let config = config();
-    let user = config.users.iter().find(|candidate| candidate.name == user).unwrap();
+    let account = Account::built_in(&config, user).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let store = Arc::new(Store::open(&directory.path().join("store.redb")).unwrap());
-    let attempt = Attempt { user: user.clone(), answer: PASSWORD.to_owned().into(), now, store };
-    let proof = (of(Method::Password).verify)(&attempt).unwrap();
-    Session::begin(proof, user, &config.step_up, now)
+    let attempt = Attempt { account: account.clone(), answer: PASSWORD.to_owned().into(), now, store };
+    let proof = (of(Method::Password).unwrap().verify)(&attempt).unwrap();
+    Session::begin(proof, &account, &config.step_up, now)
 }
 
 pub(super) fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Inbound {

@@ -24,7 +24,8 @@ pub(super) struct Transaction {
     pub(super) request: BoundRequest,
     pub(super) unmet: Vec<(Arc<str>, Requirement)>,
     pub(super) terms: Terms,
-    pub(super) wanted: Vec<Method>,
+    /// Proving all of any one of them will do; never empty.
+    pub(super) ways: Vec<Vec<Method>>,
     pub(super) proved: Vec<ProvedFactor>,
     pub(super) tries_left: u8,
     pub(super) onward: Onward,
@@ -60,11 +61,20 @@ pub(super) struct View {
     pub(super) target: String,
     pub(super) unmet: Vec<(Arc<str>, Requirement)>,
     pub(super) terms: Terms,
-    /// Still to be proved, the next one first.
+    /// Still to be proved on the way that is nearest its end, the next one first.
     pub(super) missing: Vec<Method>,
+    /// What could be proved next on other ways.
+    pub(super) instead: Vec<Method>,
     pub(super) proved_count: usize,
     pub(super) tries_left: u8,
     pub(super) onward: OnwardKind,
+}
+
+impl View {
+    /// Everything that may be answered next.
+    pub(super) fn askable(&self) -> impl Iterator<Item = Method> {
+        self.missing.iter().chain(&self.instead).copied()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,18 +256,36 @@ pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
 }
 
 impl Transaction {
-    fn missing(&self) -> Vec<Method> {
+    /// What each way still takes.
+    fn open_ways(&self) -> impl Iterator<Item = Vec<Method>> {
         let is_proved = |method: &Method| self.proved.iter().any(|proved| proved.method == *method);
-        self.wanted.iter().copied().filter(|method| !is_proved(method)).collect()
+        self.ways.iter().map(move |way| way.iter().copied().filter(|method| !is_proved(method)).collect())
+    }
+
+    /// What the way that is nearest its end still takes; of several the first.
+    fn missing(&self) -> Vec<Method> {
+        self.open_ways().min_by_key(Vec::len).unwrap_or_default()
+    }
+
+    fn instead(&self, missing: &[Method]) -> Vec<Method> {
+        let mut instead: Vec<Method> = Vec::new();
+        for method in self.open_ways().flatten() {
+            if !missing.contains(&method) && !instead.contains(&method) {
+                instead.push(method);
+            }
+        }
+        instead
     }
 
     fn view(&self) -> View {
+        let missing = self.missing();
         View {
             method: self.request.method.clone(),
             target: self.request.target.clone(),
             unmet: self.unmet.clone(),
             terms: self.terms.clone(),
-            missing: self.missing(),
+            instead: self.instead(&missing),
+            missing,
             proved_count: self.proved.len(),
             tries_left: self.tries_left,
             onward: match self.onward {
@@ -290,8 +318,8 @@ mod tests {
                 body_sha256: None,
             },
             unmet: Vec::new(),
-            terms: Terms { acr: "urn:lb:acr:2", max_age_seconds: None },
-            wanted: vec![Method::Totp],
+            terms: Terms { acr: "urn:lb:acr:2".to_owned(), max_age_seconds: None },
+            ways: vec![vec![Method::Totp]],
             proved: Vec::new(),
             tries_left: TRIES,
             onward: Onward::Retry,
@@ -304,7 +332,7 @@ mod tests {
         (transactions, id, login)
     }
 
-    const PROOF: ProvedFactor = ProvedFactor { method: Method::Totp, at: 10 };
+    const PROOF: ProvedFactor = ProvedFactor::ordinary(Method::Totp, 10);
 
     #[test]
     fn a_transaction_is_there_only_for_its_own_login_in_its_own_browser_in_time() {

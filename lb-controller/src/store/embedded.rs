@@ -1,10 +1,13 @@
 //! The store of a single host: one redb file. Every write is on disk when the call returns, so calls block for as long
 //! as the disk takes: keep them off the worker threads.
 
+mod enrolments;
+
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+pub use enrolments::Change;
 use lb_policy::UnixSeconds;
 use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
@@ -127,6 +130,7 @@ impl Store {
         let transaction = self.database.begin_write()?;
         transaction.open_table(TOTP_STEPS)?;
         transaction.open_table(REVOKED)?;
+        transaction.open_table(enrolments::ENROLMENTS)?;
         transaction.commit()?;
         Ok(())
     }

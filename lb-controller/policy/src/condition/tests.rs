@@ -1,7 +1,7 @@
 use super::*;
 use crate::body::{BodyFactKind, BodyNeeds, BodySlot};
-use crate::facts::{ClientFacts, HeaderLookup, RequestFacts, SessionFacts};
-use crate::level::{Method, ProvedFactor};
+use crate::facts::{ClientFacts, Everything, HeaderLookup, RequestFacts, SessionFacts};
+use crate::level::{Levels, Method, ProvedFactor};
 use crate::rule::{BodyFactSource, BodySource, MatchSource, OutcomeSource, RequireSource, RuleSet, RuleSource};
 use alloc::format;
 use alloc::vec;
@@ -46,14 +46,17 @@ fn body_needs() -> BodyNeeds {
         ("express", BodyFactKind::Boolean),
         ("note", BodyFactKind::Text),
     ];
-    let rules = RuleSet::compile(&[RuleSource {
-        id: "reads-the-body".into(),
-        matches: MatchSource::default(),
-        body: Some(BodySource { max_bytes: None, facts: facts.map(source).into() }),
-        when: None,
-        outcome: OutcomeSource::Require(RequireSource { level: Some(1), ..Default::default() }),
-        on_missing: None,
-    }]);
+    let rules = RuleSet::compile(
+        &[RuleSource {
+            id: "reads-the-body".into(),
+            matches: MatchSource::default(),
+            body: Some(BodySource { max_bytes: None, facts: facts.map(source).into() }),
+            when: None,
+            outcome: OutcomeSource::Require(RequireSource { level: Some(1), ..Default::default() }),
+            on_missing: None,
+        }],
+        &Levels::default(),
+    );
     let request = RequestFacts { method: "POST", host: "", path: "/", query: "", headers: &TwoHeaders };
     rules.unwrap().body_needs(&request).unwrap()
 }
@@ -63,9 +66,10 @@ pub(super) fn evaluate(condition: &Condition, with_session: bool) -> Truth {
     let body =
         body_needs().read(Some("application/json"), br#"{"amount":750.25,"currency":"EUR","express":true}"#).unwrap();
     let groups = ["staff".into(), "admins".into()];
-    let factors = [ProvedFactor { method: Method::Password, at: 900 }, ProvedFactor { method: Method::Totp, at: 990 }];
+    let factors = [ProvedFactor::ordinary(Method::Password, 900), ProvedFactor::ordinary(Method::Totp, 990)];
     condition.evaluate(&Facts {
         now: 1000,
+        levels: &Levels::default(),
         request: RequestFacts {
             method: "POST",
             host: "shop.example",
@@ -74,8 +78,14 @@ pub(super) fn evaluate(condition: &Condition, with_session: bool) -> Truth {
             headers: &TwoHeaders,
         },
         client: ClientFacts { address: "::ffff:10.1.2.3".parse().unwrap() },
-        session: with_session.then_some(SessionFacts { user: "alice", groups: &groups, factors: &factors }),
+        session: with_session.then_some(SessionFacts {
+            issuer: None,
+            user: "alice",
+            groups: &groups,
+            factors: &factors,
+        }),
         proved_for_this_request: &[],
+        provable: &Everything,
         body: &body,
         route_is_public: false,
     })
@@ -189,7 +199,7 @@ fn every_mistake_is_shown_at_its_place() {
                     "bodi.x",
                     "there is no fact `bodi.x`",
                     "the facts are request.method, request.host, request.path, request.query, client.address, session.user, \
-                     session.groups, session.level, request.headers, body.amount, body.currency, body.express, body.note",
+                     session.issuer, session.groups, session.level, request.headers, body.amount, body.currency, body.express, body.note",
                 ),
             ],
         ),

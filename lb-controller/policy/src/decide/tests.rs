@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::body::BodyFacts;
 use crate::explain::Summary;
-use crate::facts::{ClientFacts, NoHeaders, RequestFacts, SessionFacts};
-use crate::level::ProvedFactor;
+use crate::facts::{ClientFacts, NoHeaders, ProvableFactors, RequestFacts, SessionFacts};
+use crate::level::{Level, Levels, ProvableFactor, ProvedFactor, Strength};
 use crate::rule::{MatchSource, OutcomeSource, RequireSource, RuleSource};
 
 const NOW: u64 = 100_000;
@@ -21,6 +21,16 @@ struct Request<'a> {
     /// The factors of the session, by age in seconds; `None`: no session.
     session: Option<&'a [(Method, u64)]>,
     proved_now: &'a [(Method, u64)],
+}
+
+/// What alice has.
+#[derive(Debug)]
+struct PasswordAndCode;
+
+impl ProvableFactors for PasswordAndCode {
+    fn provable(&self) -> Vec<ProvableFactor> {
+        [Method::Password, Method::Totp].map(|method| ProvableFactor { method, strength: Strength::Ordinary }).into()
+    }
 }
 
 fn rule(id: &str, path: &str, outcome: OutcomeSource) -> RuleSource {
@@ -75,16 +85,19 @@ fn decide(rules: &RuleSet, request: Request<'_>) -> Summary {
     let (method, target) = request.line.split_once(' ').unwrap();
     let (host, _) = target.split_once('/').unwrap();
     let proofs = |ages: &[(Method, u64)]| -> Vec<ProvedFactor> {
-        ages.iter().map(|(method, age)| ProvedFactor { method: *method, at: NOW.wrapping_sub(*age) }).collect()
+        ages.iter().map(|(method, age)| ProvedFactor::ordinary(*method, NOW.wrapping_sub(*age))).collect()
     };
     let session_factors = proofs(request.session.unwrap_or_default());
-    let session = request.session.map(|_| SessionFacts { user: "alice", groups: &[], factors: &session_factors });
+    let session =
+        request.session.map(|_| SessionFacts { issuer: None, user: "alice", groups: &[], factors: &session_factors });
     Summary::from(rules.decide(&Facts {
         now: NOW,
+        levels: &Levels::default(),
         request: RequestFacts { method, host, path: &target[host.len()..], query: "", headers: &NoHeaders },
         client: ClientFacts { address: [192, 0, 2, 1].into() },
         session,
         proved_for_this_request: &proofs(request.proved_now),
+        provable: &PasswordAndCode,
         body: &BodyFacts::default(),
         route_is_public: request.public,
     }))
@@ -100,7 +113,7 @@ fn shown(summary: &Summary) -> String {
         Summary::Challenge(challenge) => format!(
             "challenge {} by {}",
             joined(challenge.unmet.iter().map(|(rule, _)| &**rule).collect()),
-            joined(challenge.methods.iter().map(|method| method.name()).collect()),
+            joined(challenge.methods().iter().map(|method| method.name()).collect()),
         ),
     }
 }
@@ -108,7 +121,7 @@ fn shown(summary: &Summary) -> String {
 #[test]
 fn a_request_is_decided_by_all_rules_that_apply() {
     use Method::{Password, Totp};
-    let rules = RuleSet::compile(&rules()).unwrap();
+    let rules = RuleSet::compile(&rules(), &Levels::default()).unwrap();
     let fresh: Option<&[_]> = Some(&[(Password, 10)]);
     let old: Option<&[_]> = Some(&[(Password, 5000)]);
     let future = 0_u64.wrapping_sub(61);
@@ -189,20 +202,91 @@ proptest! {
         proved_now in any_proofs(),
     ) {
         let request = Request { line: &line, public, session: session.as_deref(), proved_now: &proved_now };
-        let in_order = decide(&RuleSet::compile(&rules()).unwrap(), request);
-        prop_assert_eq!(decide(&RuleSet::compile(&shuffled).unwrap(), request), in_order);
+        let in_order = decide(&RuleSet::compile(&rules(), &Levels::default()).unwrap(), request);
+        prop_assert_eq!(decide(&RuleSet::compile(&shuffled, &Levels::default()).unwrap(), request), in_order);
     }
 
     #[test]
     fn proving_what_the_challenge_asks_meets_it(line in any_request_line(), session in any_proofs()) {
-        let rules = RuleSet::compile(&rules()).unwrap();
+        let rules = RuleSet::compile(&rules(), &Levels::default()).unwrap();
         let request = Request { line: &line, session: Some(&session), ..Default::default() };
         if let Summary::Challenge(challenge) = decide(&rules, request) {
-            prop_assert!(!challenge.methods.is_empty());
-            let proved: Vec<(Method, u64)> = challenge.methods.iter().map(|method| (*method, 0)).collect();
+            prop_assert!(!challenge.methods().is_empty());
+            let proved: Vec<(Method, u64)> = challenge.methods().iter().map(|method| (*method, 0)).collect();
             prop_assert_eq!(decide(&rules, Request { proved_now: &proved, ..request }), Summary::Allow);
             // And one proof fewer does not.
             prop_assert_ne!(decide(&rules, Request { proved_now: &proved[1..], ..request }), Summary::Allow);
         }
+    }
+}
+
+#[test]
+fn a_challenge_offers_every_smallest_set_of_what_the_user_has_and_no_other() {
+    use Method::{Email, Password, Pin, RecoveryCode, Totp, Webauthn};
+    use Strength::{DeviceBound, Ordinary};
+    let requirement = |level: Option<u8>, methods: &[Method]| Requirement {
+        level: level.map(Level),
+        methods: methods.into(),
+        max_age_seconds: Some(60),
+        per_action: false,
+    };
+    type Row<'a> = (&'a str, &'a [Requirement], &'a [(Method, Strength)], &'a [&'a [Method]]);
+    let rows: &[Row<'_>] = &[
+        (
+            "two classes in two ways, or a key that stands for both",
+            &[requirement(Some(2), &[])],
+            &[(Password, Ordinary), (Webauthn, DeviceBound), (Totp, Ordinary)],
+            &[&[Webauthn], &[Password, Totp]],
+        ),
+        (
+            "a level and a method that adds nothing to it",
+            &[requirement(Some(2), &[Email])],
+            &[(Password, Ordinary), (Totp, Ordinary), (Email, Ordinary)],
+            &[&[Password, Totp, Email]],
+        ),
+        (
+            "a method that raises no level is enough where no level is asked",
+            &[requirement(None, &[Email])],
+            &[(Email, Ordinary)],
+            &[&[Email]],
+        ),
+        ("an age alone is not met by what proves nobody", &[requirement(None, &[])], &[(Email, Ordinary)], &[]),
+        (
+            "what the user lacks is not offered",
+            &[requirement(None, &[Totp, Webauthn])],
+            &[(Password, Ordinary), (Totp, Ordinary)],
+            &[&[Totp]],
+        ),
+        (
+            "nothing of what the user has will do",
+            &[requirement(Some(3), &[])],
+            &[(Password, Ordinary), (Totp, Ordinary)],
+            &[],
+        ),
+        (
+            "two requirements with a choice each",
+            &[requirement(None, &[Pin, Totp]), requirement(None, &[Totp, RecoveryCode])],
+            &[(Pin, Ordinary), (Totp, Ordinary), (RecoveryCode, Ordinary)],
+            &[&[Totp], &[Pin, RecoveryCode]],
+        ),
+    ];
+    let (levels, body) = (Levels::default(), BodyFacts::default());
+    let facts = Facts {
+        now: NOW,
+        levels: &levels,
+        request: RequestFacts { method: "GET", host: "h", path: "/", query: "", headers: &NoHeaders },
+        client: ClientFacts { address: [192, 0, 2, 1].into() },
+        session: None,
+        proved_for_this_request: &[],
+        provable: &PasswordAndCode,
+        body: &body,
+        route_is_public: false,
+    };
+    for (name, requirements, provable, ways) in rows {
+        let requirements: Vec<&Requirement> = requirements.iter().collect();
+        let provable =
+            provable.iter().map(|(method, strength)| ProvableFactor { method: *method, strength: *strength });
+        let found = Proofs::of(&facts).ways_to_meet(&requirements, &provable.collect::<Vec<_>>());
+        assert_eq!(found, *ways, "{name}");
     }
 }

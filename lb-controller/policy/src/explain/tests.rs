@@ -2,7 +2,8 @@ use alloc::vec;
 
 use super::*;
 use crate::body::BodyFactKind;
-use crate::facts::{ClientFacts, NoHeaders, RequestFacts, SessionFacts};
+use crate::facts::{ClientFacts, Everything, NoHeaders, RequestFacts, SessionFacts};
+use crate::level::Levels;
 use crate::rule::{BodyFactSource, BodySource, MatchSource, OutcomeSource, RequireSource, RuleSource};
 
 fn refund_rule(id: &str, matches: MatchSource) -> RuleSource {
@@ -33,23 +34,28 @@ fn an_explanation_names_rule_facts_requirement_and_what_was_had() {
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).into()).collect();
         MatchSource { hosts: texts(hosts), methods: texts(methods), paths: texts(paths) }
     };
-    let rules = RuleSet::compile(&[
-        refund_rule("refund", only(&[], &["POST"], &["/refunds"])),
-        refund_rule("other-host", only(&["other.example"], &[], &[])),
-        refund_rule("other-path", only(&[], &[], &["/other"])),
-        refund_rule("other-method", only(&[], &["PUT"], &["/refunds"])),
-    ])
+    let rules = RuleSet::compile(
+        &[
+            refund_rule("refund", only(&[], &["POST"], &["/refunds"])),
+            refund_rule("other-host", only(&["other.example"], &[], &[])),
+            refund_rule("other-path", only(&[], &[], &["/other"])),
+            refund_rule("other-method", only(&[], &["PUT"], &["/refunds"])),
+        ],
+        &Levels::default(),
+    )
     .unwrap();
     let request =
         RequestFacts { method: "POST", host: "shop.example", path: "/refunds", query: "", headers: &NoHeaders };
     let body = rules.body_needs(&request).unwrap().read(Some("application/json"), b"{\"amount\":750.00}").unwrap();
-    let factors = [ProvedFactor { method: Method::Password, at: 1000 }, ProvedFactor { method: Method::Totp, at: 600 }];
+    let factors = [ProvedFactor::ordinary(Method::Password, 1000), ProvedFactor::ordinary(Method::Totp, 600)];
     let explanation = rules.explain(&Facts {
         now: 1060,
+        levels: &Levels::default(),
         request,
         client: ClientFacts { address: [192, 0, 2, 1].into() },
-        session: Some(SessionFacts { user: "alice", groups: &[], factors: &factors }),
+        session: Some(SessionFacts { issuer: None, user: "alice", groups: &[], factors: &factors }),
         proved_for_this_request: &[],
+        provable: &Everything,
         body: &body,
         route_is_public: false,
     });
@@ -91,7 +97,7 @@ fn an_explanation_names_rule_facts_requirement_and_what_was_had() {
         ],
         decision: Summary::Challenge(Challenge {
             unmet: vec![("refund".into(), requirement)],
-            methods: vec![Method::Totp],
+            ways: vec![vec![Method::Totp]],
         }),
     };
     assert_eq!(explanation, expected);

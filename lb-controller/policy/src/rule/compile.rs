@@ -12,18 +12,15 @@ use super::{Rule, RuleError, RuleSource, Span};
 use crate::body::{BodyFact, BodyFactKind, BodySlot, DEFAULT_MAX_BYTES, Pointer};
 use crate::condition::{Condition, NamedBodyFact};
 use crate::decide::Requirement;
-use crate::level::{Level, Method};
+use crate::level::{Level, Levels, Method};
 use crate::signal::FactRef;
 use crate::suggest::closest_name;
 
 /// Bodies that rules look into are held in memory whole.
 const MOST_BODY_BYTES: u64 = 1024 * 1024;
 
-/// The highest level that the methods we have can reach.
-const HIGHEST_LEVEL: u8 = 2;
-
-pub(super) fn compile(sources: &[RuleSource]) -> Result<Vec<Rule>, Vec<RuleError>> {
-    let mut compiler = Compiler::default();
+pub(super) fn compile(sources: &[RuleSource], levels: &Levels) -> Result<Vec<Rule>, Vec<RuleError>> {
+    let mut compiler = Compiler { highest_level: levels.highest(), ..Compiler::default() };
     let mut rules = Vec::with_capacity(sources.len());
     for (index, source) in sources.iter().enumerate() {
         compiler.index = index;
@@ -36,6 +33,7 @@ pub(super) fn compile(sources: &[RuleSource]) -> Result<Vec<Rule>, Vec<RuleError
 
 #[derive(Default)]
 struct Compiler {
+    highest_level: Level,
     /// The rule at hand.
     index: usize,
     rule: String,
@@ -167,9 +165,9 @@ impl Compiler {
             }
         }
         let level = source.level.map(|level| u8::try_from(level).unwrap_or(u8::MAX));
-        if level.is_some_and(|level| level == 0 || level > HIGHEST_LEVEL) {
-            let help = "1: one factor; 2: two classes of factor, such as password and totp";
-            self.complain(Field::RequireLevel, "there is no such level".into(), Some(help.into()));
+        if level.is_some_and(|level| level == 0 || level > self.highest_level.0) {
+            let help = format!("levels are 1 to {}, see `step_up.levels`", self.highest_level.0);
+            self.complain(Field::RequireLevel, "there is no such level".into(), Some(help));
         }
         if level.is_none() && source.methods.is_empty() && source.max_age_seconds.is_none() && !source.per_action {
             let help = "name a `level`, `methods`, `max_age` or `per_action`";

@@ -27,35 +27,38 @@ fn every_mistake_of_every_rule_is_reported() {
         kind: BodyFactKind::Text,
     };
     let texts = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
-    let errors = RuleSet::compile(&[
-        rule("good"),
-        RuleSource {
-            matches: MatchSource {
-                hosts: texts(&["shop.example", "*"]),
-                methods: texts(&["GET", "PSOT", "get"]),
-                paths: texts(&["/ok/**", "nope", "/a/*.php"]),
+    let errors = RuleSet::compile(
+        &[
+            rule("good"),
+            RuleSource {
+                matches: MatchSource {
+                    hosts: texts(&["shop.example", "*"]),
+                    methods: texts(&["GET", "PSOT", "get"]),
+                    paths: texts(&["/ok/**", "nope", "/a/*.php"]),
+                },
+                body: Some(BodySource {
+                    max_bytes: Some(1 << 30),
+                    facts: vec![fact("amount", "/amount"), fact("amount", "/b"), fact("a-b", "c")],
+                }),
+                when: Some("body.amount == 1 && body.amuont == \"x\"".into()),
+                outcome: OutcomeSource::Require(RequireSource {
+                    level: Some(4),
+                    methods: texts(&["totp", "ttop"]),
+                    max_age_seconds: Some(5),
+                    per_action: true,
+                }),
+                on_missing: None,
+                id: "good".into(),
             },
-            body: Some(BodySource {
-                max_bytes: Some(1 << 30),
-                facts: vec![fact("amount", "/amount"), fact("amount", "/b"), fact("a-b", "c")],
-            }),
-            when: Some("body.amount == 1 && body.amuont == \"x\"".into()),
-            outcome: OutcomeSource::Require(RequireSource {
-                level: Some(3),
-                methods: texts(&["totp", "ttop"]),
-                max_age_seconds: Some(5),
-                per_action: true,
-            }),
-            on_missing: None,
-            id: "good".into(),
-        },
-        RuleSource { outcome: OutcomeSource::Require(RequireSource::default()), ..rule("no spaces") },
-        RuleSource {
-            outcome: OutcomeSource::Deny { reason: "no".into() },
-            on_missing: Some(OnMissing::Challenge),
-            ..rule("deny")
-        },
-    ])
+            RuleSource { outcome: OutcomeSource::Require(RequireSource::default()), ..rule("no spaces") },
+            RuleSource {
+                outcome: OutcomeSource::Deny { reason: "no".into() },
+                on_missing: Some(OnMissing::Challenge),
+                ..rule("deny")
+            },
+        ],
+        &Levels::default(),
+    )
     .unwrap_err();
     let expected = [
         "rule `good`, id: another rule has this id",
@@ -72,8 +75,7 @@ fn every_mistake_of_every_rule_is_reported() {
         "rule `good`, when, byte 0: cannot compare a text with a number",
         "rule `good`, when, byte 20: there is no fact `body.amuont` (did you mean `body.amount`?)",
         "rule `good`, require.methods[1]: there is no method `ttop` (did you mean `totp`?)",
-        "rule `good`, require.level: there is no such level (1: one factor; 2: two classes of factor, such as password \
-         and totp)",
+        "rule `good`, require.level: there is no such level (levels are 1 to 3, see `step_up.levels`)",
         "rule `good`, require.max_age: `max_age` means nothing beside `per_action` (`per_action` counts only proofs made \
          for the request itself; they have no age)",
         "rule `no spaces`, id: an id has 1 to 64 letters, digits, `-`, `_` or `.`",
@@ -95,12 +97,15 @@ fn a_body_is_read_only_for_rules_that_are_about_the_request() {
         when: None,
         ..rule(id)
     };
-    let rules = RuleSet::compile(&[
-        rule("everywhere"),
-        reading("a", "/a/**", "/x", BodyFactKind::Text, None),
-        reading("b", "/a/b", "/x", BodyFactKind::Text, Some(100_000)),
-        reading("c", "/a/b", "/y", BodyFactKind::Text, Some(5)),
-    ])
+    let rules = RuleSet::compile(
+        &[
+            rule("everywhere"),
+            reading("a", "/a/**", "/x", BodyFactKind::Text, None),
+            reading("b", "/a/b", "/x", BodyFactKind::Text, Some(100_000)),
+            reading("c", "/a/b", "/y", BodyFactKind::Text, Some(5)),
+        ],
+        &Levels::default(),
+    )
     .unwrap();
     let rows = [("/", None), ("/a", Some((65_536, 1))), ("/a/b", Some((100_000, 2)))];
     for (path, expected) in rows {
@@ -138,7 +143,7 @@ proptest! {
             .zip(matches)
             .map(|(number, matches)| RuleSource { matches, ..rule(&format!("r{number}")) })
             .collect();
-        let rules = RuleSet::compile(&sources).unwrap();
+        let rules = RuleSet::compile(&sources, &Levels::default()).unwrap();
         let path = format!("/{}", segments.join("/"));
         let request = RequestFacts { method, host, path: &path, query: "", headers: &NoHeaders };
         let mut found: Vec<String> = Vec::new();

@@ -2,7 +2,6 @@
 
 use super::{Kind, Signal, Value};
 use crate::decimal::Decimal;
-use crate::level::level_of;
 
 pub(super) const SIGNALS: &[Signal] = &[
     Signal {
@@ -10,6 +9,12 @@ pub(super) const SIGNALS: &[Signal] = &[
         kind: Kind::Text,
         needs_session: true,
         read: |facts| Some(Value::Text(facts.session?.user)),
+    },
+    Signal {
+        name: "session.issuer",
+        kind: Kind::Text,
+        needs_session: true,
+        read: |facts| facts.session?.issuer.map(Value::Text),
     },
     Signal {
         name: "session.groups",
@@ -22,7 +27,7 @@ pub(super) const SIGNALS: &[Signal] = &[
         kind: Kind::Number,
         needs_session: true,
         read: |facts| {
-            let level = level_of(facts.session?.factors, facts.now, None);
+            let level = facts.levels.level_of(facts.session?.factors, facts.now);
             Some(Value::Number(Decimal::from(i64::from(level.0))))
         },
     },

@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 use lb_policy::{
-    BodyFactKind, BodyFactSource, BodySource, Field, MatchSource, OnMissing, OutcomeSource, RequireSource, RuleError,
-    RuleSet, RuleSource,
+    BodyFactKind, BodyFactSource, BodySource, Field, Levels, MatchSource, OnMissing, OutcomeSource, RequireSource,
+    RuleError, RuleSet, RuleSource,
 };
 
 use super::super::section::{Complaint, Problems, Section};
@@ -16,7 +16,7 @@ use super::super::values;
 const MOST_RULES: usize = 100_000;
 
 /// Compiles all rules; complaints about one never hide those about another.
-pub(super) fn compile(config: &Section<'_>, source: &str) -> Option<RuleSet> {
+pub(super) fn compile(config: &Section<'_>, source: &str, levels: &Levels) -> Option<RuleSet> {
     let problems = config.problems;
     let nodes = config.list("rules");
     if let Some(extra) = nodes.get(MOST_RULES) {
@@ -25,7 +25,7 @@ pub(super) fn compile(config: &Section<'_>, source: &str) -> Option<RuleSet> {
     }
     let (sources, nodes): (Vec<RuleSource>, Vec<&Node>) =
         nodes.iter().filter_map(|node| Some((rule(node, problems)?, node))).unzip();
-    match RuleSet::compile(&sources) {
+    match RuleSet::compile(&sources, levels) {
         Ok(rules) => Some(rules),
         Err(errors) => {
             for error in errors {

@@ -2,7 +2,7 @@
 
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _, phc::PasswordHash};
 use argon2::{Algorithm, Argon2, Params, Version};
-use lb_policy::Method;
+use lb_policy::{Method, Strength};
 
 use super::super::random_id::random_bytes;
 use super::{Attempt, Factor, FactorVerified, Failure, Input};
@@ -20,7 +20,7 @@ pub(in crate::stepup) const FACTOR: Factor = Factor {
         is_code: false,
         refused: "That is not the password. Check Caps Lock and try again.",
     },
-    is_enrolled: |_| true,
+    provable: |account, _| account.built_in.as_ref().map(|_| Strength::Ordinary),
     verify,
 };
 
@@ -33,8 +33,9 @@ pub(crate) fn hash(password: &str) -> anyhow::Result<String> {
 }
 
 fn verify(attempt: &Attempt) -> Result<FactorVerified, Failure> {
-    if matches(&attempt.user.password_hash, &attempt.answer) {
-        Ok(FactorVerified::new(attempt, Method::Password))
+    let user = attempt.account.built_in.as_ref().ok_or(Failure::NotEnrolled)?;
+    if matches(&user.password_hash, &attempt.answer) {
+        Ok(FactorVerified::new(attempt, Method::Password, Strength::Ordinary))
     } else {
         Err(Failure::Wrong)
     }

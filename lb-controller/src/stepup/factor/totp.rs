@@ -1,6 +1,6 @@
 //! Time-based one-time codes (RFC 6238): six digits, 30-second steps, SHA-1, as every authenticator app has them.
 
-use lb_policy::Method;
+use lb_policy::{Method, Strength};
 use totp_rs::{Builder, Totp};
 
 use super::{Attempt, Factor, FactorVerified, Failure, Input};
@@ -17,7 +17,7 @@ pub(in crate::stepup) const FACTOR: Factor = Factor {
         is_code: true,
         refused: "That code was not accepted. A code works once; wait for the next one and try again.",
     },
-    is_enrolled: |user| user.totp_secret.is_some(),
+    provable: |account, _| account.built_in.as_ref()?.totp_secret.as_ref().map(|_| Strength::Ordinary),
     verify,
 };
 
@@ -26,13 +26,14 @@ const DIGITS: usize = 6;
 const STEPS_OF_SKEW: u16 = 1;
 
 fn verify(attempt: &Attempt) -> Result<FactorVerified, Failure> {
-    let secret = attempt.user.totp_secret.as_deref().ok_or(Failure::NotEnrolled)?;
+    let user = attempt.account.built_in.as_ref().ok_or(Failure::NotEnrolled)?;
+    let secret = user.totp_secret.as_deref().ok_or(Failure::NotEnrolled)?;
     let step = matching_step(secret, &attempt.answer, attempt.now).ok_or(Failure::Wrong)?;
     // A right code that was used before proves that somebody saw it, not who is here.
-    if !attempt.store.accept_totp_step(&attempt.user.name, step)? {
+    if !attempt.store.accept_totp_step(&attempt.account.id.key(), step)? {
         return Err(Failure::Replayed);
     }
-    Ok(FactorVerified::new(attempt, Method::Totp))
+    Ok(FactorVerified::new(attempt, Method::Totp, Strength::Ordinary))
 }
 
 /// The time step whose code `answer` is. Apps show codes in groups, so spaces are ignored.

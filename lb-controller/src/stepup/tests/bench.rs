@@ -177,13 +177,13 @@ pub(super) const REFUND: &str = r#"{"amount": 900.00}"#;
 /// "Level 2, not older than five minutes", as for the refund of the demo.
 pub(super) fn level_two() -> Challenge {
     let requirement = Requirement { level: Some(Level(2)), max_age_seconds: Some(300), ..Requirement::default() };
-    Challenge { unmet: vec![("refund-over-limit".into(), requirement)], methods: vec![Method::Totp] }
+    Challenge { unmet: vec![("refund-over-limit".into(), requirement)], ways: vec![vec![Method::Totp]] }
 }
 
 /// "A code for exactly this".
 pub(super) fn per_action() -> Challenge {
     let requirement = Requirement { methods: vec![Method::Totp], per_action: true, ..Requirement::default() };
-    Challenge { unmet: vec![("each-refund".into(), requirement)], methods: vec![Method::Totp] }
+    Challenge { unmet: vec![("each-refund".into(), requirement)], ways: vec![vec![Method::Totp]] }
 }
 
 pub(super) async fn text(response: OwnResponse) -> String {

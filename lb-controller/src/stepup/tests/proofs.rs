@@ -1,7 +1,7 @@
 //! Answers on the challenge page: right, wrong, used, late, stolen, and too many.
 
 use http::StatusCode;
-use lb_policy::{Level, Method};
+use lb_policy::{Level, Levels, Method};
 
 use super::bench::{Bench, Visitor, level_two, location, text};
 use crate::joint::SourceChange;
@@ -24,7 +24,7 @@ async fn a_right_code_raises_the_session_under_a_new_id_and_kills_the_old_cookie
     let response = browser.post(&bench, &url, &format!("code={}", bench.code())).await;
     assert_eq!(location(&response), url.replace("challenge", "resume"));
     let raised = browser.session(&bench).unwrap();
-    assert_eq!(raised.level(bench.clock.now()), Level(2));
+    assert_eq!(raised.level(&Levels::default(), bench.clock.now()), Level(2));
     let ages: Vec<_> = raised.factors().iter().map(|f| (f.method, f.age_seconds(bench.clock.now()))).collect();
     assert_eq!(ages, [(Method::Password, Some(20)), (Method::Totp, Some(0))], "each factor keeps its own age");
     assert!(before.session(&bench).is_none());
@@ -47,7 +47,7 @@ async fn wrong_used_and_stale_codes_are_refused_alike() {
         bench.wait(60);
     }
     assert_eq!(browser.post(&bench, &url, &format!("code={used}")).await.status(), StatusCode::UNAUTHORIZED, "stale");
-    assert_eq!(browser.session(&bench).unwrap().level(bench.clock.now()), Level(1));
+    assert_eq!(browser.session(&bench).unwrap().level(&Levels::default(), bench.clock.now()), Level(1));
 }
 
 #[tokio::test]
@@ -179,7 +179,7 @@ async fn two_factors_are_asked_for_one_after_the_other() {
     let mut browser = Visitor::browser();
     browser.log_in(&bench, "alice").await;
     let mut both = level_two();
-    both.methods = vec![Method::Password, Method::Totp];
+    both.ways = vec![vec![Method::Password, Method::Totp]];
     let response = browser.challenged(&bench, browser.get("/export"), both).await;
     let url = location(&response).to_owned();
     assert!(text(browser.open(&bench, &url).await).await.contains("Password (step 1 of 2)"));

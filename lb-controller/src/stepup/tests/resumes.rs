@@ -41,7 +41,7 @@ async fn a_browsers_parked_post_goes_on_with_its_own_bytes_once() {
     assert_eq!(body_of(&request), REFUND.as_bytes());
     assert_eq!(request.headers["content-type"], "application/json");
     assert_eq!(request.headers["content-length"], REFUND.len().to_string().as_str());
-    assert_eq!(factors, [ProvedFactor { method: Method::Totp, at: bench.clock.now() }], "proved as if now");
+    assert_eq!(factors, [ProvedFactor::ordinary(Method::Totp, bench.clock.now())], "proved as if now");
     assert_eq!(browser.resumed(&bench, form()).await.unwrap_err().status(), StatusCode::GONE, "a second time");
     assert_eq!(bench.step_up.load().parked_requests, 0);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use ipnet::IpNet;
-use lb_controller::config::{Config, HealthConfig, HealthKind, PoolConfig, StepUpConfig};
+use lb_controller::config::{Config, HealthConfig, HealthKind, PoolConfig};
 use lb_controller::metrics::Metrics;
 use lb_controller::pool::{Pools, Timeouts};
 use lb_controller::serve::accept::{Limits, Workers};
@@ -16,7 +16,9 @@ use lb_controller::serve::body::ResponseBody;
 use lb_controller::serve::request::Peer;
 use lb_controller::serve::respond::Refusal;
 use lb_controller::serve::{forward, guard, listen, tls};
-use lb_policy::{BodyFacts, ClientFacts, Decision, Facts, NoHeaders, Permit, RequestFacts, RuleSet};
+use lb_policy::{
+    BodyFacts, ClientFacts, Decision, Everything, Facts, Levels, NoHeaders, Permit, RequestFacts, RuleSet,
+};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::Notify;
 
@@ -117,12 +119,15 @@ async fn answer(
 
 /// Without rules, a public route allows everything.
 fn permit(rules: &RuleSet) -> Permit {
+    let levels = Levels::default();
     let facts = Facts {
         now: 0,
+        levels: &levels,
         request: RequestFacts { method: "GET", host: "shop.example", path: "/", query: "", headers: &NoHeaders },
         client: ClientFacts { address: "127.0.0.1".parse().unwrap() },
         session: None,
         proved_for_this_request: &[],
+        provable: &Everything,
         body: &BodyFacts::default(),
         route_is_public: true,
     };
@@ -141,26 +146,12 @@ fn config(backends: &[SocketAddr], trusted_proxies: Vec<IpNet>) -> Config {
         fall: 2,
     };
     Config {
-        interfaces: Vec::new(),
-        state_dir: Default::default(),
-        metrics: None,
-        services: Vec::new(),
-        new_flows: lb_datapath::Rate::UNLIMITED,
-        sampling: Default::default(),
-        decapsulate: None,
-        nat: Default::default(),
-        certificates: Vec::new(),
         pools: vec![PoolConfig {
             name: "web".into(),
             backends: backends.iter().copied().map(Into::into).collect(),
             health,
         }],
-        routes: Vec::new(),
-        users: Vec::new(),
         trusted_proxies,
-        protected_networks: Vec::new(),
-        lists: Default::default(),
-        step_up: StepUpConfig::default(),
-        rules: Arc::new(RuleSet::compile(&[]).unwrap()),
+        ..Config::default()
     }
 }

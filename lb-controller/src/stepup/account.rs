@@ -1,0 +1,65 @@
+//! Whose login it is, wherever its name comes from: a built-in user, or a subject at an identity provider.
+
+use crate::config::{Config, User};
+
+/// Somebody who can log in here.
+#[derive(Clone, Debug)]
+pub(super) struct Account {
+    pub(super) id: AccountId,
+    /// What the configuration says; `None`: it is known from an identity provider alone.
+    pub(super) built_in: Option<User>,
+}
+
+/// Unique over all providers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct AccountId {
+    /// The identity provider; `None`: built in.
+    pub(super) issuer: Option<String>,
+    pub(super) name: String,
+}
+
+impl Account {
+    /// The built-in user of this name.
+    pub(super) fn built_in(config: &Config, name: &str) -> Option<Account> {
+        config.users.iter().find(|user| user.name == name).cloned().map(Account::from)
+    }
+
+    /// Who `id` is now. `None`: a built-in user who was removed.
+    pub(super) fn of(config: &Config, id: &AccountId) -> Option<Account> {
+        match id.issuer {
+            None => Account::built_in(config, &id.name),
+            Some(_) => Some(Account { id: id.clone(), built_in: None }),
+        }
+    }
+}
+
+impl From<User> for Account {
+    fn from(user: User) -> Account {
+        Account { id: AccountId { issuer: None, name: user.name.clone() }, built_in: Some(user) }
+    }
+}
+
+impl AccountId {
+    /// The name under which the store keeps what belongs to the account. Names hold no NUL, so no two accounts share one.
+    pub(super) fn key(&self) -> String {
+        match &self.issuer {
+            None => self.name.clone(),
+            Some(issuer) => [issuer, "\0", &self.name].concat(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_name_at_two_providers_and_here_is_three_accounts() {
+        let id = |issuer: Option<&str>, name: &str| AccountId { issuer: issuer.map(Into::into), name: name.into() };
+        let keys =
+            [id(None, "alice"), id(Some("corp"), "alice"), id(Some("partner"), "alice"), id(Some("corp"), "bob")];
+        for (at, one) in keys.iter().enumerate() {
+            assert!(keys[at + 1..].iter().all(|other| other.key() != one.key()), "{one:?}");
+        }
+    }
+}
