@@ -7,6 +7,9 @@ use super::{Store, StoreError};
 /// Account and id of the enrolment → sealed record.
 pub(super) const ENROLMENTS: TableDefinition<'_, (&str, [u8; 16]), &[u8]> = TableDefinition::new("enrolments-v1");
 
+/// Its id, and the sealed record.
+type SealedEnrolment = ([u8; 16], Vec<u8>);
+
 /// What becomes of a record.
 pub enum Change {
     Keep,
@@ -16,7 +19,7 @@ pub enum Change {
 
 impl Store {
     /// All enrolments of `account`, by id. Reads memory that is mapped from the file.
-    pub fn enrolments(&self, account: &str) -> Result<Vec<([u8; 16], Vec<u8>)>, StoreError> {
+    pub fn enrolments(&self, account: &str) -> Result<Vec<SealedEnrolment>, StoreError> {
         let read = || -> Result<Vec<_>, redb::Error> {
             let table = self.database.begin_read()?.open_table(ENROLMENTS)?;
             let mut all = Vec::new();
