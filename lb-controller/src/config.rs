@@ -72,6 +72,8 @@ pub struct Config {
     pub users: Vec<User>,
     /// Peers whose `Forwarded` and `X-Forwarded-For` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Origins, besides our own, whose pages may send requests with our cookies.
+    pub trusted_origins: Vec<String>,
     /// Never blocked in XDP.
     pub protected_networks: Vec<IpNet>,
     pub lists: ListsConfig,
@@ -236,6 +238,8 @@ pub struct Route {
     pub pool: String,
     /// Needs no session.
     pub public: bool,
+    /// Its backends may ask for more proof (RFC 9470), and then get the request again.
+    pub backend_step_up: bool,
     /// The route in metrics and access log: `shop.example/api/**`, or `*/api/**` for any host.
     pub label: Arc<str>,
 }
@@ -243,7 +247,7 @@ pub struct Route {
 impl Route {
     pub fn new(host: Option<String>, path: String, pool: String, public: bool) -> Route {
         let label = format!("{}{path}", host.as_deref().unwrap_or("*")).into();
-        Route { host, path, pool, public, label }
+        Route { host, path, pool, public, backend_step_up: false, label }
     }
 }
 

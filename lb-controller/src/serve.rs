@@ -2,8 +2,10 @@
 
 pub mod accept;
 pub mod access_log;
+mod backend_step_up;
 pub mod body;
 pub mod body_memory;
+mod cors;
 pub mod facts;
 pub mod forward;
 mod framing;
@@ -30,7 +32,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use lb_policy::Decision;
 
-use crate::edge::Edge;
+use crate::edge::{Edge, Snapshot};
 use crate::explain::Explained;
 use crate::stepup::Visit;
 
@@ -42,10 +44,15 @@ use respond::Early;
 /// Answers one request and records how.
 pub async fn handle(edge: &Edge, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
     let mut record = Record::start(&edge.metrics, peer, &request);
-    let mut response = match answer(edge, peer, request, &mut record).await {
+    let snapshot = Arc::clone(&edge.snapshot());
+    let origin = cors::trusted_origin(&snapshot.config, request.headers());
+    let mut response = match answer(edge, &snapshot, peer, request, &mut record).await {
         Ok(response) => response,
         Err(early) => early.into_response(),
     };
+    if let Some(origin) = origin {
+        cors::open_to(&mut response, origin);
+    }
     respond::name(&mut response, record.id());
     record.finish(response)
 }
@@ -53,14 +60,17 @@ pub async fn handle(edge: &Edge, peer: &Peer, request: Request<Incoming>) -> Res
 /// The table of contents. Every branch is here; the steps it names are leaves.
 async fn answer(
     edge: &Edge,
+    snapshot: &Snapshot,
     peer: &Peer,
     request: Request<Incoming>,
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, Early> {
-    let snapshot = Arc::clone(&edge.snapshot());
     let config = &*snapshot.config;
     let visit = Visit { config, joint: &edge.joint };
 
+    if let Some(leave) = cors::preflight(config, &request) {
+        return Ok(leave.map(ResponseBody::from));
+    }
     let request = guard::check(config, peer, request)?;
     record.set_client(request.client.address);
     let session = edge.step_up.session(config, &request);
@@ -71,7 +81,7 @@ async fn answer(
 
     let route = route::find(config, &request)?;
     record.set_route(route.label.clone());
-    edge.step_up.csrf_check(&request, session)?;
+    edge.step_up.csrf_check(config, &request, session)?;
     let (request, proved) = edge.step_up.resume(&visit, request, session).await?;
     let (request, body) = facts::read_body(&config.rules, &edge.body_memory, request, session).await?;
 
@@ -87,10 +97,22 @@ async fn answer(
     match (decision, session) {
         (Decision::Allow(permit), _) => {
             let host = request.host.clone();
+            let (request, kept) = backend_step_up::keep(config, route, &edge.body_memory, request, session).await?;
             let assertion = session.map(|session| edge.step_up.assertion(config, session, &request, &route.pool));
-            let pool = route::pool(&snapshot, route)?;
+            let pool = route::pool(snapshot, route)?;
             let login_over = edge.step_up.login_over(session.filter(|_| request.upgrade.is_some()));
             let mut response = forward::forward(permit, pool, request, assertion, login_over, record).await?;
+            if let (Some(kept), Some(session)) = (kept, session)
+                && let Some(requirement) = backend_step_up::asked(&response, &config.step_up.levels)
+            {
+                let facts = facts::gather(edge.clock.now(), config, &kept, who, &body, route);
+                let challenge = lb_policy::challenge_for(&facts, backend_step_up::RULE, requirement);
+                let challenge = challenge.filter(|_| proved.is_empty());
+                let challenge = edge.step_up.challenge_for_backend(&visit, kept, session, challenge).await;
+                edge.metrics.challenge(respond::challenge_shape(&challenge));
+                return Ok(challenge.map(ResponseBody::from));
+            }
+            backend_step_up::hide(response.headers_mut());
             if let Some(cookie) = session.and_then(|session| edge.step_up.session_cookie_refresh(&host, session)) {
                 respond::carry_session(&mut response, cookie);
             }

@@ -20,6 +20,7 @@ mod form;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod grpc;
 mod login;
 mod own_pages;
 mod pages;
@@ -194,8 +195,8 @@ impl StepUp {
     }
 
     /// Refuses an unsafe request that a session's cookie authenticates but that some other site's page may have sent.
-    pub fn csrf_check(&self, request: &Inbound, session: Option<&Session>) -> Result<(), OwnResponse> {
-        if session.is_none() || !csrf::is_forged(request) {
+    pub fn csrf_check(&self, config: &Config, request: &Inbound, session: Option<&Session>) -> Result<(), OwnResponse> {
+        if session.is_none() || !csrf::is_forged(request, &config.trusted_origins) {
             return Ok(());
         }
         Err(self.forged(request, session))

@@ -136,5 +136,14 @@ impl<'r, 'f> Tally<'r, 'f> {
     }
 }
 
+/// The challenge that a requirement makes which no rule made, under the name `rule`. `None`: it is met.
+pub fn challenge_for(facts: &Facts<'_>, rule: &str, requirement: Requirement) -> Option<Challenge> {
+    let proofs = Proofs::of(facts);
+    (!proofs.meet(&requirement)).then(|| Challenge {
+        ways: proofs.ways_to_meet(&[&requirement], &facts.provable.provable()),
+        unmet: alloc::vec![(rule.into(), requirement)],
+    })
+}
+
 #[cfg(test)]
 mod tests;

@@ -71,7 +71,7 @@ mod suggest;
 
 pub use body::{BodyError, BodyFactKind, BodyFacts, BodyNeeds};
 pub use condition::Truth;
-pub use decide::{Challenge, Decision, Denial, Permit, Requirement};
+pub use decide::{Challenge, Decision, Denial, Permit, Requirement, challenge_for};
 pub use decimal::{Decimal, DecimalError};
 pub use explain::{
     ConditionExplanation, Explanation, FactExplanation, FactorExplanation, MatchExplanation, OutcomeExplanation,

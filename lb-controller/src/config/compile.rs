@@ -61,6 +61,7 @@ fn whole(section: Section<'_>, source: &str, folder: &Path) -> Option<Config> {
             .collect(),
         users: user::compile(&section),
         trusted_proxies: section.values("trusted_proxies", values::network),
+        trusted_origins: section.values("trusted_origins", values::origin),
         protected_networks: section.values("protected_networks", values::network),
         decapsulate: decapsulate::compile(&section),
         lists: lists::compile(&section, folder),

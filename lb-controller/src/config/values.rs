@@ -75,6 +75,21 @@ pub(super) fn boolean(text: &str) -> Result<bool, Complaint> {
     text.parse().map_err(|_| Complaint::new(format!("`{text}` is neither true nor false"), "write `true` or `false`"))
 }
 
+/// An origin as browsers write it: `https://host`, with a port unless it is 443.
+pub(super) fn origin(text: &str) -> Result<String, Complaint> {
+    const HELP: &str = "write it as browsers send it, such as https://app.shop.example";
+    let authority = text.strip_prefix("https://").ok_or_else(|| Complaint::new("this is no https:// origin", HELP))?;
+    let host = lb_policy::canonical_host(authority)
+        .map_err(|error| Complaint::new(format!("this is no origin: {error}"), HELP))?;
+    let port = authority.strip_prefix(&*host);
+    let is_plain = match port {
+        Some("") => true,
+        Some(port) => port != ":443" && port.starts_with(':'),
+        None => false,
+    };
+    if is_plain { Ok(text.to_owned()) } else { Err(Complaint::new("no browser writes an origin like this", HELP)) }
+}
+
 /// Names end up in metrics, logs and kernel maps.
 pub(super) fn name(text: &str) -> Result<String, Complaint> {
     const MOST_BYTES: usize = 64;

@@ -32,19 +32,11 @@ pub async fn read_body(
         return Ok((request, BodyFacts::default()));
     };
     let headers = &request.headers;
-    let length = only_value(headers, header::CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok());
+    let length = announced_bytes(headers);
     // Before the first byte is asked for: a client that waits for 100 Continue is told no without sending its body.
     needs.check_headers(content_type(headers), content_encoding(headers), length).map_err(unfit)?;
     let max_bytes = length.unwrap_or(needs.max_bytes).min(needs.max_bytes);
-    let bytes = match request.body {
-        InboundBody::Whole(bytes) => bytes,
-        InboundBody::Streaming(incoming) => {
-            let place = memory
-                .reserve(usize::try_from(max_bytes).unwrap_or(usize::MAX), session.is_none())
-                .ok_or(Refusal::TooManyBodies)?;
-            place.hold(read_whole(incoming, max_bytes).await?)
-        }
-    };
+    let bytes = hold_body(memory, request.body, max_bytes, session.is_none()).await?;
     let facts = needs.read(content_type(&request.headers), &bytes).map_err(unfit)?;
     request.body = InboundBody::Whole(bytes);
     Ok((request, facts))
@@ -53,6 +45,27 @@ pub async fn read_body(
 fn unfit(error: BodyError) -> Early {
     let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
     respond::problem(status, "body", "The body cannot be judged", &error.to_string()).into()
+}
+
+/// The body in memory, counted against what all bodies may take while it is.
+pub(super) async fn hold_body(
+    memory: &Arc<BodyMemory>,
+    body: InboundBody,
+    max_bytes: u64,
+    is_strangers: bool,
+) -> Result<Bytes, Early> {
+    let incoming = match body {
+        InboundBody::Whole(bytes) => return Ok(bytes),
+        InboundBody::Streaming(incoming) => incoming,
+    };
+    let most = usize::try_from(max_bytes).unwrap_or(usize::MAX);
+    let place = memory.reserve(most, is_strangers).ok_or(Refusal::TooManyBodies)?;
+    Ok(place.hold(read_whole(incoming, max_bytes).await?))
+}
+
+/// The length the client gave; the guard lets only well-formed ones through.
+pub(super) fn announced_bytes(headers: &HeaderMap) -> Option<u64> {
+    only_value(headers, header::CONTENT_LENGTH.as_str())?.parse().ok()
 }
 
 /// The whole body, or a refusal: never a prefix of it.

@@ -58,6 +58,22 @@ pub enum InboundBody {
 }
 
 impl Inbound {
+    /// A second one of the same bytes. `None` while the body still streams, or the client waits for an upgrade.
+    pub fn copy(&self) -> Option<Inbound> {
+        let InboundBody::Whole(body) = &self.body else { return None };
+        self.upgrade.is_none().then(|| Inbound {
+            method: self.method.clone(),
+            authority: self.authority.clone(),
+            host: self.host.clone(),
+            path: self.path.clone(),
+            target: self.target.clone(),
+            headers: self.headers.clone(),
+            body: InboundBody::Whole(body.clone()),
+            client: self.client,
+            upgrade: None,
+        })
+    }
+
     pub fn raw_query(&self) -> &str {
         self.target.split_once('?').map_or("", |(_, query)| query)
     }

@@ -51,6 +51,7 @@ pub(super) fn challenge_form(
             OnwardKind::Redirect => "You go straight on to the page once you confirm.",
             OnwardKind::Parked => "Your request is kept and goes on once you confirm.",
             OnwardKind::Retry => "Once you confirm, go back and send your request again.",
+            OnwardKind::Elsewhere => "Once you confirm, your request can go on where you came from.",
         },
     };
     let response = html(status, &nonce, Forms::Own, &page);

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::body::{self, BodyError};
 use super::client_kind::ClientKind;
+use super::grpc;
 use super::pages::{self, Rejection, see_other, with_cookie};
 use super::parking::{Parked, Room};
 use super::random_id::RandomId;
@@ -29,7 +30,7 @@ impl StepUp {
     ) -> OwnResponse {
         let kind = ClientKind::of(&request);
         // Only what may go on by itself later is worth a challenge: a parked forgery would be sent with fresh proof.
-        if let Err(refused) = self.csrf_check(&request, Some(session)) {
+        if let Err(refused) = self.csrf_check(visit.config, &request, Some(session)) {
             return refused;
         }
         if challenge.ways.is_empty() {
@@ -45,7 +46,7 @@ impl StepUp {
         let terms = Terms::new(&challenge.unmet, challenge.methods(), session, (&visit.config.step_up.levels, now));
         let answer = match kind {
             ClientKind::Browser => see_other(&format!("/.lb/challenge/{id}")),
-            ClientKind::Grpc => with_terms(pages::grpc(StatusCode::UNAUTHORIZED, "step-up required"), &terms),
+            ClientKind::Grpc => with_terms(grpc::step_up(&terms, &format!("/.lb/challenge/{id}")), &terms),
             ClientKind::Api | ClientKind::Preflight => api_challenge(&id, &challenge, &terms, lifetime_seconds),
         };
         let transaction = Transaction {
@@ -67,6 +68,26 @@ impl StepUp {
         self.audit_challenge(visit, &request, session, &challenge, Some(&id));
         let answer = with_cookie(answer, cookies::set_transaction(&id, &secret, lifetime_seconds));
         clear_stale_cookies(answer, &request.headers, &evicted)
+    }
+
+    /// A challenge that a backend asked for. `None`: it asks for what is there already, and asking the user again would go
+    /// round in circles.
+    pub async fn challenge_for_backend(
+        &self,
+        visit: &Visit<'_>,
+        request: Inbound,
+        session: &Session,
+        challenge: Option<Challenge>,
+    ) -> OwnResponse {
+        if let Some(challenge) = challenge {
+            return self.challenge(visit, request, session, challenge).await;
+        }
+        let tag = self.tags.tag(session.user());
+        self.event("challenge", "unmet", &request, Some(&tag)).record();
+        let detail =
+            "The service behind this gateway asks for proof that you have given already, or that nobody can give.";
+        Rejection { status: StatusCode::FORBIDDEN, problem: "step-up-unmet", title: "Not possible", detail }
+            .answer(&request)
     }
 
     /// Terminal: asking again would loop. A factor is never enrolled on the strength of a password alone.
@@ -103,7 +124,7 @@ impl StepUp {
         // Without its body, a proof for this one action could not be told from a proof for another.
         let binds_body = challenge.unmet.iter().any(|(_, requirement)| is_per_action(requirement));
         if !from_browser && !binds_body {
-            return Ok((request, bound, Onward::Retry));
+            return Ok((request, bound, Onward::Elsewhere));
         }
         let unread = |request: Inbound, bound| match binds_body {
             true => Err(cannot_be_bound(&request)),
@@ -120,7 +141,7 @@ impl StepUp {
         };
         let bound = BoundRequest { body_sha256: Some(sha256(&body)), ..bound };
         let parks = || Onward::Parked(Parked::new(room, &request, &body, secret));
-        let onward = if from_browser { parks() } else { Onward::Retry };
+        let onward = if from_browser { parks() } else { Onward::Elsewhere };
         Ok((request, bound, onward))
     }
 
@@ -184,6 +205,7 @@ fn api_challenge(id: &RandomId, challenge: &Challenge, terms: &Terms, lifetime_s
         "status": 401,
         "detail": "Prove more at challenge_url, then send the request again.",
         "challenge_url": format!("/.lb/challenge/{id}"),
+        "status_url": format!("/.lb/challenge/{id}/status"),
         "acr_values": [terms.acr],
         "methods": methods,
         "expires_in": lifetime_seconds,

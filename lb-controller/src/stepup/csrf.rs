@@ -13,17 +13,28 @@ pub(super) fn is_unsafe(method: &Method) -> bool {
 /// Some other site's page sent this request, or could have, and it may change something. An upgrade may, whatever its
 /// method: browsers let any page open a WebSocket anywhere, send cookies along and let it read the answers (RFC 6455
 /// §10.2).
-pub(super) fn is_forged(request: &Inbound) -> bool {
-    (is_unsafe(&request.method) || request.upgrade.is_some()) && !comes_from_own_origin(request)
+/// Pages of `trusted` origins may do all that.
+pub(super) fn is_forged(request: &Inbound, trusted: &[String]) -> bool {
+    (is_unsafe(&request.method) || request.upgrade.is_some())
+        && !comes_from_own_origin(request)
+        && !comes_from_trusted_origin(request, trusted)
+}
+
+/// A page elsewhere cannot forge `Origin`. `same-site` keeps those out that a browser would send no cookies for.
+fn comes_from_trusted_origin(request: &Inbound, trusted: &[String]) -> bool {
+    let is_same_site = only(request, "sec-fetch-site").is_none_or(|site| site == "same-site");
+    let origin = only(request, header::ORIGIN.as_str());
+    is_same_site && origin.is_some_and(|origin| trusted.iter().any(|trusted| trusted == origin))
+}
+
+/// `None`: absent. A repeated header proves nothing; the empty text equals no origin and no site.
+fn only<'r>(request: &'r Inbound, name: &str) -> Option<&'r str> {
+    let mut values = request.headers.get_all(name).iter();
+    values.next().map(|value| if values.next().is_some() { "" } else { value.to_str().unwrap_or("") })
 }
 
 fn comes_from_own_origin(request: &Inbound) -> bool {
-    let only = |name: &str| {
-        let mut values = request.headers.get_all(name).iter();
-        // A repeated header proves nothing; the empty text equals no origin and no site.
-        values.next().map(|value| if values.next().is_some() { "" } else { value.to_str().unwrap_or("") })
-    };
-    match (only("sec-fetch-site"), only(header::ORIGIN.as_str())) {
+    match (only(request, "sec-fetch-site"), only(request, header::ORIGIN.as_str())) {
         // `none`: typed, bookmarked, or reloaded by the user.
         (Some(site), _) => matches!(site, "same-origin" | "none"),
         (None, Some(origin)) => is_own_origin(origin, &request.authority),
@@ -74,7 +85,27 @@ mod tests {
         ];
         for (name, method, headers, forged) in rows {
             let request = testing::request(method, "/refunds", headers, "");
-            assert_eq!(is_forged(&request), *forged, "{name}");
+            assert_eq!(is_forged(&request, &[]), *forged, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_trusted_origin_of_the_same_site_may_send_what_others_may_not() {
+        type Headers = &'static [(&'static str, &'static str)];
+        let rows: &[(&str, Headers, bool)] = &[
+            ("the trusted page", &[("sec-fetch-site", "same-site"), ("origin", "https://app.shop.example")], false),
+            ("an old browser there", &[("origin", "https://app.shop.example")], false),
+            ("its sibling", &[("sec-fetch-site", "same-site"), ("origin", "https://blog.shop.example")], true),
+            (
+                "what claims to be of another site",
+                &[("sec-fetch-site", "cross-site"), ("origin", "https://app.shop.example")],
+                true,
+            ),
+            ("a site and no origin", &[("sec-fetch-site", "same-site")], true),
+        ];
+        let trusted = ["https://app.shop.example".to_owned()];
+        for (name, headers, forged) in rows {
+            assert_eq!(is_forged(&testing::request("POST", "/refunds", headers, ""), &trusted), *forged, "{name}");
         }
     }
 
@@ -90,7 +121,7 @@ mod tests {
         for (name, headers, forged) in rows {
             let mut request = testing::request("GET", "/ws", headers, "");
             request.upgrade = Some((hyper::upgrade::on(http::Request::new(())), "websocket".to_owned()));
-            assert_eq!(is_forged(&request), *forged, "{name}");
+            assert_eq!(is_forged(&request, &[]), *forged, "{name}");
         }
     }
 }

@@ -21,7 +21,9 @@ enum Page {
     Logout,
     Session,
     Jwks,
+    Script,
     Challenge(RandomId),
+    Status(RandomId),
     Resume(RandomId),
 }
 
@@ -33,8 +35,12 @@ impl Page {
             "logout" => Some(Page::Logout),
             "session" => Some(Page::Session),
             "jwks.json" => Some(Page::Jwks),
+            "step-up.js" => Some(Page::Script),
             other => match other.split_once('/')? {
-                ("challenge", id) => RandomId::parse(id).map(Page::Challenge),
+                ("challenge", id) => match id.strip_suffix("/status") {
+                    Some(id) => RandomId::parse(id).map(Page::Status),
+                    None => RandomId::parse(id).map(Page::Challenge),
+                },
                 ("resume", id) => RandomId::parse(id).map(Page::Resume),
                 _ => None,
             },
@@ -45,7 +51,7 @@ impl Page {
         match self {
             Page::Login | Page::Challenge(_) => "GET, HEAD, POST",
             Page::Logout => "POST",
-            Page::Session | Page::Jwks | Page::Resume(_) => "GET, HEAD",
+            Page::Session | Page::Jwks | Page::Script | Page::Status(_) | Page::Resume(_) => "GET, HEAD",
         }
     }
 }
@@ -54,8 +60,8 @@ impl StepUp {
     /// Answers a request for a path under `/.lb/`.
     pub async fn pages(&self, visit: &Visit<'_>, request: Inbound, session: Option<&Session>) -> OwnResponse {
         let Some(page) = Page::at(&request.path) else { return not_found(&request) };
-        // Checked with or without a session: a forged login puts the victim into the attacker's account.
-        if csrf::is_forged(&request) {
+        // Checked with or without a session, and whatever origins are trusted for requests: a forged login puts the victim into the attacker's account.
+        if csrf::is_forged(&request, &[]) {
             return self.forged(&request, session);
         }
         match request.method {
@@ -71,9 +77,11 @@ impl StepUp {
         match (page, session) {
             (Page::Login, _) => self.login_page(request),
             (Page::Jwks, _) => self.key_set(),
+            (Page::Script, _) => script(),
             (_, None) => self.log_in(request),
             (Page::Session, Some(session)) => self.session_page(config, request, session),
             (Page::Challenge(id), Some(session)) => self.challenge_page(config, request, session, &id),
+            (Page::Status(id), Some(session)) => self.challenge_status(request, session, &id),
             (Page::Resume(id), Some(session)) => self.resume_page(request, session, &id),
             (Page::Logout, Some(_)) => wrong_method(request, page),
         }
@@ -89,7 +97,9 @@ impl StepUp {
             (Page::Logout, session) => self.log_out(request, session).await,
             (Page::Challenge(_), None) => self.log_in(&request),
             (Page::Challenge(id), Some(session)) => self.submit_proof(visit, request, form, session, &id).await,
-            (Page::Session | Page::Jwks | Page::Resume(_), _) => wrong_method(&request, page),
+            (Page::Session | Page::Jwks | Page::Script | Page::Status(_) | Page::Resume(_), _) => {
+                wrong_method(&request, page)
+            }
         }
     }
 
@@ -99,6 +109,14 @@ impl StepUp {
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
         response
     }
+}
+
+/// For pages that send requests by script; see docs/clients.md.
+fn script() -> OwnResponse {
+    const SCRIPT: &str = include_str!("../../assets/step-up.js");
+    let mut response = pages::own(StatusCode::OK, "text/javascript; charset=utf-8", SCRIPT.to_owned());
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+    response
 }
 
 async fn read_form(mut request: Inbound) -> Result<(Inbound, Form), OwnResponse> {

@@ -10,6 +10,7 @@ use http_body_util::Full;
 
 use super::client_kind::ClientKind;
 use super::factor::Input;
+use super::grpc;
 use super::random_id::random_bytes;
 use crate::serve::request::Inbound;
 use crate::serve::respond::{OwnResponse, problem};
@@ -69,6 +70,15 @@ pub(super) struct ResumePage<'a> {
 }
 
 #[derive(Template)]
+#[template(path = "done.html")]
+pub(super) struct DonePage<'a> {
+    pub(super) nonce: &'a str,
+    pub(super) host: &'a str,
+    pub(super) method: &'a str,
+    pub(super) path: &'a str,
+}
+
+#[derive(Template)]
 #[template(path = "session.html")]
 pub(super) struct SessionPage<'a> {
     pub(super) nonce: &'a str,
@@ -94,6 +104,8 @@ pub(super) struct MessagePage<'a> {
 pub(super) enum Forms {
     /// To the gateway's own pages; no script runs.
     Own,
+    /// The same; the page's own script runs.
+    OwnWithScript,
     /// To a backend, by a script or the button. Browsers hold the policy against redirects too, so a backend that
     /// answers a form with a redirect to, say, a payment site must be let through.
     Backend,
@@ -105,6 +117,7 @@ pub(super) fn html(status: StatusCode, nonce: &Nonce, forms: Forms, page: &impl 
     let nonce = nonce.text();
     let (script, form_action) = match forms {
         Forms::Own => (String::new(), "'self'"),
+        Forms::OwnWithScript => (format!("script-src 'nonce-{nonce}'; "), "'self'"),
         Forms::Backend => (format!("script-src 'nonce-{nonce}'; "), "'self' https:"),
     };
     let policy = format!(
@@ -156,27 +169,10 @@ impl Rejection<'_> {
                 };
                 html(self.status, &nonce, Forms::Own, &page)
             }
-            ClientKind::Grpc => grpc(self.status, self.title),
+            ClientKind::Grpc => grpc::refusal(self.status, self.title),
             ClientKind::Api | ClientKind::Preflight => problem(self.status, self.problem, self.title, self.detail),
         }
     }
-}
-
-/// "Trailers only" (gRPC over HTTP/2): clients read the status from these headers and ignore the HTTP one.
-pub(super) fn grpc(status: StatusCode, message: &str) -> OwnResponse {
-    const PERMISSION_DENIED: &str = "7";
-    const UNAVAILABLE: &str = "14";
-    const UNAUTHENTICATED: &str = "16";
-    let code = match status {
-        StatusCode::UNAUTHORIZED => UNAUTHENTICATED,
-        StatusCode::FORBIDDEN => PERMISSION_DENIED,
-        _ => UNAVAILABLE,
-    };
-    let mut response = own(StatusCode::OK, "application/grpc", String::new());
-    let headers = response.headers_mut();
-    headers.insert("grpc-status", HeaderValue::from_static(code));
-    headers.insert("grpc-message", HeaderValue::try_from(message).unwrap_or(HeaderValue::from_static("")));
-    response
 }
 
 pub(super) fn own(status: StatusCode, content_type: &'static str, body: String) -> OwnResponse {

@@ -43,6 +43,19 @@ impl StepUp {
         }
     }
 
+    /// GET: how far it is, for a script that waits while its user proves what is asked in another window.
+    pub(super) fn challenge_status(&self, request: &Inbound, session: &Session, id: &RandomId) -> OwnResponse {
+        let claim = self.claim(request, session, id);
+        let view = match self.transactions.view(id, claim) {
+            Ok(view) => view,
+            Err(refused) => return refused_answer(request, refused),
+        };
+        let missing: Vec<_> = view.missing.iter().map(|method| method.name()).collect();
+        let state = if missing.is_empty() { "proved" } else { "open" };
+        let expires_in = view.expires_at.saturating_sub(claim.now);
+        pages::json(StatusCode::OK, &json!({ "state": state, "missing": missing, "expires_in": expires_in }))
+    }
+
     /// POST: one answer.
     pub(super) async fn submit_proof(
         &self,
@@ -177,10 +190,10 @@ impl StepUp {
         match view.onward {
             OnwardKind::Redirect => see_other(&view.target),
             OnwardKind::Parked => see_other(&format!("/.lb/resume/{id}")),
-            OnwardKind::Retry if ClientKind::of(request) == ClientKind::Browser => {
+            OnwardKind::Retry | OnwardKind::Elsewhere if ClientKind::of(request) == ClientKind::Browser => {
                 see_other(&format!("/.lb/resume/{id}"))
             }
-            OnwardKind::Retry => self.api_proved(config, session, view),
+            OnwardKind::Retry | OnwardKind::Elsewhere => self.api_proved(config, session, view),
         }
     }
 

@@ -10,7 +10,7 @@ use lb_policy::ProvedFactor;
 use super::ask::path_of;
 use super::body::{self, BodyError};
 use super::challenge::body_cut_short;
-use super::pages::{Forms, MessagePage, Nonce, ResumePage, html, see_other};
+use super::pages::{DonePage, Forms, MessagePage, Nonce, ResumePage, html, see_other};
 use super::prove::refused_answer;
 use super::random_id::RandomId;
 use super::session::Session;
@@ -18,6 +18,7 @@ use super::terms::is_per_action;
 use super::transaction::{BoundRequest, Claim, Onward, OnwardKind, Refused, Transaction, sha256};
 use super::{StepUp, Visit, cookies};
 use crate::audit::Event;
+use crate::config::Config;
 use crate::serve::request::{Inbound, InboundBody};
 use crate::serve::respond::OwnResponse;
 
@@ -41,7 +42,7 @@ impl StepUp {
         let (request, form_id) = read_resume_form(request).await?;
         match (form_id, session) {
             (Some(_), None) => Err(self.log_in(&request)),
-            (Some(id), Some(session)) => self.resume_parked(request, session, &id),
+            (Some(id), Some(session)) => self.resume_parked(visit.config, request, session, &id),
             (None, Some(session)) => self.resume_repeated(visit, request, session).await,
             (None, None) => Ok((request, Vec::new())),
         }
@@ -49,11 +50,12 @@ impl StepUp {
 
     fn resume_parked(
         &self,
+        config: &Config,
         request: Inbound,
         session: &Session,
         id: &RandomId,
     ) -> Result<(Inbound, Vec<ProvedFactor>), OwnResponse> {
-        self.csrf_check(&request, Some(session))?;
+        self.csrf_check(config, &request, Some(session))?;
         let claim = self.claim(&request, session, id);
         let is_same = |transaction: &Transaction| {
             matches!(transaction.onward, Onward::Parked(_)) && transaction.request.is_at(&request)
@@ -147,6 +149,10 @@ impl StepUp {
                     transaction: &id.to_string(),
                 };
                 html(StatusCode::OK, &nonce, Forms::Backend, &page)
+            }
+            OnwardKind::Elsewhere => {
+                let page = DonePage { nonce: nonce.text(), host: &request.authority, method, path };
+                html(StatusCode::OK, &nonce, Forms::OwnWithScript, &page)
             }
             OnwardKind::Retry => {
                 let page = MessagePage {

@@ -50,8 +50,10 @@ pub(super) enum Onward {
     Redirect,
     /// The browser posts to the original URL, and the parked body takes the place of what it posts.
     Parked(Parked),
-    /// The client sends it again.
+    /// It was too large to keep: the browser's user sends it again.
     Retry,
+    /// It came from a script or a tool, which sends it again. What it takes to prove may be opened in a browser.
+    Elsewhere,
 }
 
 /// What pages show of a transaction.
@@ -67,6 +69,7 @@ pub(super) struct View {
     pub(super) instead: Vec<Method>,
     pub(super) proved_count: usize,
     pub(super) tries_left: u8,
+    pub(super) expires_at: UnixSeconds,
     pub(super) onward: OnwardKind,
 }
 
@@ -82,6 +85,7 @@ pub(super) enum OnwardKind {
     Redirect,
     Parked,
     Retry,
+    Elsewhere,
 }
 
 /// Why a transaction is of no use to this client now.
@@ -288,10 +292,12 @@ impl Transaction {
             missing,
             proved_count: self.proved.len(),
             tries_left: self.tries_left,
+            expires_at: self.expires_at,
             onward: match self.onward {
                 Onward::Redirect => OnwardKind::Redirect,
                 Onward::Parked(_) => OnwardKind::Parked,
                 Onward::Retry => OnwardKind::Retry,
+                Onward::Elsewhere => OnwardKind::Elsewhere,
             },
         }
     }

@@ -43,11 +43,12 @@ fn route(node: &Node, pools: &[PoolConfig], problems: &Problems) -> Option<Route
         None => Err(Complaint::unknown("pool", text, pools.iter().map(|pool| pool.name.as_str()))),
     });
     let public = section.value("public", values::boolean);
+    let backend_step_up = section.value("backend_step_up", values::boolean).unwrap_or(false);
     section.finish();
     if host_given && host.is_none() {
         return None;
     }
-    Some(Route::new(host, path?, pool?, public.unwrap_or(false)))
+    Some(Route { backend_step_up, ..Route::new(host, path?, pool?, public.unwrap_or(false)) })
 }
 
 fn host(text: &str) -> Result<String, Complaint> {

@@ -3,7 +3,7 @@
 use http::{StatusCode, header};
 use lb_policy::{Challenge, Level, Levels, Method, ProvableFactors as _, Requirement};
 
-use super::bench::{Bench, NOW, Visitor, json, level_two, location, per_action};
+use super::bench::{Bench, NOW, Visitor, json, level_two, location, per_action, text};
 
 async fn logged_in(bench: &Bench, mut visitor: Visitor, user: &str) -> Visitor {
     visitor.log_in(bench, user).await;
@@ -24,7 +24,8 @@ async fn curl_is_told_in_the_words_of_rfc_9470_proves_a_code_and_its_retry_passe
     assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
     let mut problem = json(response).await;
     let url = problem["challenge_url"].as_str().unwrap().to_owned();
-    problem.as_object_mut().unwrap().retain(|key, _| key != "challenge_url" && key != "detail");
+    assert_eq!(problem["status_url"], format!("{url}/status"));
+    problem.as_object_mut().unwrap().retain(|key, _| !["challenge_url", "status_url", "detail"].contains(&&**key));
     let expected = serde_json::json!({
         "type": "urn:lb:problem:step-up", "title": "Step-up required", "status": 401,
         "acr_values": ["urn:lb:acr:2"], "max_age": 300, "methods": ["totp"], "expires_in": 600, "resume": "retry",
@@ -176,4 +177,43 @@ async fn what_was_parked_is_forgotten_when_its_time_is_over() {
     bench.wait(600);
     bench.step_up.tend();
     assert_eq!(bench.step_up.load().parked_requests, 0);
+}
+
+#[tokio::test]
+async fn a_script_waits_for_a_proof_that_is_given_in_another_window() {
+    let bench = Bench::new();
+    let mut script = logged_in(&bench, Visitor::curl(), "alice").await;
+    let problem = json(script.challenged(&bench, script.refund(), level_two()).await).await;
+    let (url, status_url) = (problem["challenge_url"].as_str().unwrap(), problem["status_url"].as_str().unwrap());
+    let open = json(script.open(&bench, status_url).await).await;
+    assert_eq!(open, serde_json::json!({"state": "open", "missing": ["totp"], "expires_in": 600}));
+
+    // The same browser, in a window of its own.
+    let mut window = Visitor::browser();
+    window.cookies.clone_from(&script.cookies);
+    let answer = window.post(&bench, url, &format!("code={}", bench.code())).await;
+    let done = window.open(&bench, location(&answer)).await;
+    let policy = done.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned();
+    let page = text(done).await;
+    assert!(page.contains("You can close this window"), "{page}");
+    let nonce = page.split("<script nonce=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    assert!(policy.contains(&format!("script-src 'nonce-{nonce}';")), "{policy}");
+
+    let stranger = Visitor::curl().open(&bench, status_url).await;
+    assert_eq!(stranger.status(), StatusCode::UNAUTHORIZED);
+    script.cookies = window.cookies;
+    assert_eq!(json(script.open(&bench, status_url).await).await["state"], "proved");
+}
+
+#[tokio::test]
+async fn a_backend_that_asks_for_what_was_proved_is_told_to_nobody_twice() {
+    let bench = Bench::new();
+    let curl = logged_in(&bench, Visitor::curl(), "alice").await;
+    let session = curl.session(&bench).unwrap();
+    let refuse = bench.step_up.challenge_for_backend(&bench.visit(), curl.refund(), &session, None).await;
+    assert_eq!(refuse.status(), StatusCode::FORBIDDEN);
+    assert!(!refuse.headers().contains_key(header::WWW_AUTHENTICATE));
+    assert_eq!(json(refuse).await["type"], "urn:lb:problem:step-up-unmet");
+    let ask = bench.step_up.challenge_for_backend(&bench.visit(), curl.refund(), &session, Some(level_two())).await;
+    assert_eq!(ask.status(), StatusCode::UNAUTHORIZED);
 }
