@@ -1,5 +1,6 @@
 //! The admin API on the instance's unix socket. The socket's permissions are its authentication.
 
+mod api_keys;
 pub mod client;
 mod explain;
 mod lists;
@@ -89,6 +90,11 @@ pub async fn serve(listener: UnixListener, state: Arc<AdminState>) -> std::io::R
         .route("/v1/samples", get(samples::excerpt))
         .route("/v1/explain", post(explain::hypothetical))
         .route("/v1/explain/recent", get(explain::recent))
+        .route("/v1/api-keys", get(api_keys::list).post(api_keys::create))
+        .route("/v1/api-keys/rotate", post(api_keys::rotate))
+        .route("/v1/api-keys/revoke", post(api_keys::revoke))
+        .route("/v1/api-keys/require-regeneration", post(api_keys::require_regeneration))
+        .route("/v1/api-keys/require-regeneration-of-user", post(api_keys::require_regeneration_of_user))
         .route("/v1/unblock", post(unblock))
         .route("/v1/stop", post(stop))
         .with_state(state);

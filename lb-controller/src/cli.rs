@@ -3,6 +3,7 @@
 #[macro_use]
 mod output;
 
+mod api_keys;
 mod backends;
 mod capture;
 mod check;
@@ -61,6 +62,8 @@ enum Command {
     Lists(lists::Arguments),
     /// Say which rule a request meets, on which facts, what is required and what was had.
     Explain(explain::Arguments),
+    /// Make, list, rotate and revoke the API keys of programs.
+    ApiKeys(api_keys::Arguments),
     /// Stop a running controller gracefully; XDP stays attached.
     Stop(stop::Arguments),
     /// Lift the XDP block of a source before its time is over.
@@ -87,6 +90,7 @@ impl Cli {
             Command::Backends(arguments) => backends::run(instance, arguments),
             Command::Lists(arguments) => lists::run(instance, arguments),
             Command::Explain(arguments) => explain::run(instance, arguments),
+            Command::ApiKeys(arguments) => api_keys::run(instance, arguments),
             Command::Stop(arguments) => stop::run(instance, arguments),
             Command::Unblock(arguments) => unblock::run(instance, arguments),
             Command::Unload(arguments) => unload::run(instance, arguments),

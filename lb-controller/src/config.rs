@@ -15,12 +15,17 @@ use lb_policy::{Levels, RuleSet};
 
 mod compile;
 mod diagnostic;
+mod identity;
 mod section;
 mod tree;
 mod values;
 mod watch;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
+pub use identity::{
+    Assurance, ClaimNames, ClientAuthentication, Freshness, IdentityProvider, IntrospectionClient, PeerConfig,
+    Profile, Secret, TokenIssuer, is_https_url,
+};
 pub use watch::{WatchError, Watcher};
 
 /// Larger files are refused unread: they are no configuration.
@@ -47,6 +52,14 @@ pub fn read(file: &Path) -> Result<String, Diagnostics> {
     String::from_utf8(bytes).map_err(|_| refuse("the file is not UTF-8".into(), "save it as UTF-8"))
 }
 
+/// A duration as the configuration writes it, such as `90d`, for the command line.
+///
+/// Errors: what is wrong with the text.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let longest = Duration::from_secs(100 * 366 * 86_400);
+    values::duration(Duration::from_secs(1)..=longest)(text).map_err(|complaint| complaint.message)
+}
+
 /// One configuration file, compiled. The default is one that serves nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
@@ -70,6 +83,10 @@ pub struct Config {
     /// In order of precedence: the most specific host, then the longest path, first.
     pub routes: Vec<Route>,
     pub users: Vec<User>,
+    /// In the order in which they are offered and tried.
+    pub identity_providers: Vec<IdentityProvider>,
+    /// Whose access tokens are taken.
+    pub tokens: Vec<TokenIssuer>,
     /// Peers whose `Forwarded` and `X-Forwarded-For` are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Origins, besides our own, whose pages may send requests with our cookies.

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use arc_swap::{ArcSwap, Guard};
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::explain::Recent;
+use crate::identity::{ApiKeys, Identities};
 use crate::joint::Joint;
 use crate::metrics::Metrics;
 use crate::pool::Pools;
@@ -18,6 +20,7 @@ pub struct Edge {
     snapshot: ArcSwap<Snapshot>,
     pub step_up: StepUp,
     pub joint: Joint,
+    pub(crate) api_keys: ApiKeys,
     pub metrics: Metrics,
     pub body_memory: Arc<BodyMemory>,
     /// Why requests were refused lately.
@@ -31,12 +34,25 @@ pub struct Snapshot {
     pub version: u64,
     pub config: Arc<Config>,
     pub pools: Pools,
+    /// Who vouches for users.
+    pub identities: Arc<Identities>,
 }
 
 impl Edge {
-    pub fn new(first: Snapshot, step_up: StepUp, joint: Joint, metrics: Metrics, clock: Clock) -> Edge {
+    /// Errors: the API keys cannot be read from the store.
+    pub fn new(first: Snapshot, step_up: StepUp, joint: Joint, metrics: Metrics, clock: Clock) -> anyhow::Result<Edge> {
         let snapshot = ArcSwap::from_pointee(first);
-        Edge { snapshot, step_up, joint, metrics, body_memory: Arc::default(), recent: Recent::default(), clock }
+        let api_keys = ApiKeys::open(step_up.store().clone()).context("cannot read the API keys")?;
+        Ok(Edge {
+            snapshot,
+            step_up,
+            joint,
+            api_keys,
+            metrics,
+            body_memory: Arc::default(),
+            recent: Recent::default(),
+            clock,
+        })
     }
 
     pub fn snapshot(&self) -> Guard<Arc<Snapshot>> {

@@ -12,6 +12,7 @@ pub mod edge;
 pub mod explain;
 pub mod failure;
 pub mod health;
+pub mod identity;
 pub mod instance;
 pub mod joint;
 pub mod lists;

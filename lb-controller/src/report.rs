@@ -1,11 +1,13 @@
 //! What the controller tells of itself: the JSON of the admin API, and of every `--json`.
 
+mod api_keys;
 mod samples;
 mod trace;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+pub use api_keys::{ApiKeyReport, NewSecret};
 pub use samples::{PacketSample, SampleAccount, Sampled, Samples};
 use serde::{Deserialize, Serialize};
 pub use trace::{Trace, TraceStep, TracedPacket};

@@ -18,7 +18,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::websocket::{self, Frame};
 
-mod trust;
+pub(crate) mod trust;
 
 /// Nothing in these exchanges takes long; what does is stuck.
 const DEADLINE: Duration = Duration::from_secs(10);

@@ -11,6 +11,7 @@ pub mod edge;
 pub mod flood;
 pub mod forwarding;
 pub mod forwarding_link;
+pub mod idp;
 pub mod lan;
 pub mod level;
 pub mod lines;

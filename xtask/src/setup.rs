@@ -1,9 +1,10 @@
 //! `cargo xtask setup`: provides what is lacking and touches nothing that is there. Quick when nothing lacks.
 
 mod bpffs;
+pub(crate) mod idp;
 mod linker;
 mod packages;
-pub(crate) mod scapy;
+pub(crate) mod python;
 pub(crate) mod tool;
 mod toolchain;
 
@@ -48,7 +49,8 @@ pub(crate) fn ensure(workspace: &Workspace, purpose: Purpose) -> Result<PathBuf>
         bpffs::ensure()?;
     }
     if purpose >= Purpose::Test {
-        scapy::ensure(workspace)?;
+        python::SCAPY.ensure(workspace)?;
+        idp::ensure(workspace)?;
     }
     if purpose >= Purpose::Ci {
         tool::CARGO_DENY.ensure(workspace)?;

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::paths::{Profile, Workspace};
-use crate::setup::{Purpose, scapy};
+use crate::setup::{Purpose, idp, python};
 use crate::{build, demo, run};
 use count::Count;
 use level::Level;
@@ -73,8 +73,11 @@ fn cargo_test(workspace: &Workspace, level: Level, filter: Option<&str>, count: 
         cargo.arg("--workspace").args(&targets).args(filter);
         cargo.env("LB_CONTROLLER", workspace.binary("lb-controller", Profile::Dev));
         cargo.env("LB_OBJECT", workspace.ebpf_object());
-        if let Some(python) = scapy::find(workspace) {
+        if let Some(python) = python::SCAPY.find(workspace) {
             cargo.env("LB_SCAPY_PYTHON", python);
+        }
+        if let Some(idp) = idp::find(workspace) {
+            cargo.env("LB_IDP_NODE", idp.node).env("LB_IDP_HOME", idp.home);
         }
         cargo.env("LB_DRIVER", workspace.ebpf_built("lb-bench-ebpf"));
         let (seen, succeeded) = watch(&mut cargo)?;

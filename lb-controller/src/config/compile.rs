@@ -7,6 +7,7 @@ use super::section::{Complaint, Problems, Section};
 use super::{CertificateFiles, Config, tree, values};
 
 mod decapsulate;
+mod identity;
 mod limits;
 mod lists;
 mod nat;
@@ -16,6 +17,7 @@ mod rule;
 mod samples;
 mod service;
 mod step_up;
+mod tokens;
 mod user;
 
 /// Where state is kept unless the file says otherwise.
@@ -60,6 +62,8 @@ fn whole(section: Section<'_>, source: &str, folder: &Path) -> Option<Config> {
             .filter_map(|node| certificate(node, folder, problems))
             .collect(),
         users: user::compile(&section),
+        identity_providers: identity::providers(&section, folder),
+        tokens: tokens::compile(&section, folder),
         trusted_proxies: section.values("trusted_proxies", values::network),
         trusted_origins: section.values("trusted_origins", values::origin),
         protected_networks: section.values("protected_networks", values::network),

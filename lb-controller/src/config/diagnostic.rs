@@ -28,7 +28,7 @@ const MOST_SHOWN: usize = 50;
 const MOST_LINE_CHARS: usize = 120;
 
 /// Values of these keys never reach a terminal or a log.
-const SECRET_KEYS: &[&str] = &["password_hash", "totp_secret"];
+const SECRET_KEYS: &[&str] = &["password_hash", "totp_secret", "client_secret"];
 
 impl Diagnostics {
     /// In the order of the file.

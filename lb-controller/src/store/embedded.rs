@@ -1,7 +1,9 @@
 //! The store of a single host: one redb file. Every write is on disk when the call returns, so calls block for as long
 //! as the disk takes: keep them off the worker threads.
 
+mod api_keys;
 mod enrolments;
+mod id_tokens;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -104,6 +106,7 @@ impl Store {
         let write = || -> Result<(), redb::Error> {
             let transaction = self.database.begin_write()?;
             transaction.open_table(REVOKED)?.retain(|_, (_, _, until)| until > now)?;
+            transaction.open_table(id_tokens::ID_TOKENS)?.retain(|_, (until, _)| until > now)?;
             transaction.commit()?;
             Ok(())
         };
@@ -131,6 +134,8 @@ impl Store {
         transaction.open_table(TOTP_STEPS)?;
         transaction.open_table(REVOKED)?;
         transaction.open_table(enrolments::ENROLMENTS)?;
+        transaction.open_table(api_keys::API_KEYS)?;
+        transaction.open_table(id_tokens::ID_TOKENS)?;
         transaction.commit()?;
         Ok(())
     }

@@ -1,0 +1,62 @@
+//! One identity provider: its metadata, its keys, and what this gateway keeps of it.
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use super::http::HttpClient;
+use super::key_set::KeySet;
+use super::kept::Kept;
+use super::metadata::Metadata;
+use crate::clock::Clock;
+use crate::config::{IdentityProvider, PeerConfig};
+
+/// Where an issuer publishes things, and what it published last.
+#[derive(Clone)]
+pub(super) struct Published {
+    pub(super) http: Arc<HttpClient>,
+    pub(super) metadata: Arc<Kept<Metadata>>,
+    pub(super) keys: Arc<Kept<KeySet>>,
+}
+
+impl Published {
+    /// Nothing is fetched yet: a start does not depend on others being up.
+    pub(super) fn by(issuer: &str, peer: &PeerConfig, clock: &Clock, runtime: &Handle) -> anyhow::Result<Published> {
+        let http = Arc::new(HttpClient::new(peer, runtime.clone())?);
+        let metadata = {
+            let (http, issuer): (_, Arc<str>) = (http.clone(), issuer.into());
+            Kept::new(clock.clone(), runtime.clone(), move || {
+                let (http, issuer) = (http.clone(), issuer.clone());
+                async move { Metadata::fetch(&http, &issuer).await }
+            })
+        };
+        let keys = {
+            let (http, metadata) = (http.clone(), metadata.clone());
+            Kept::new(clock.clone(), runtime.clone(), move || {
+                let (http, metadata) = (http.clone(), metadata.clone());
+                async move { KeySet::fetch(&http, &metadata.get().await?.jwks_uri).await }
+            })
+        };
+        Ok(Published { http, metadata, keys })
+    }
+}
+
+/// An identity provider of the configuration.
+pub(crate) struct Provider {
+    pub(super) config: IdentityProvider,
+    pub(super) clock: Clock,
+    pub(super) http: Arc<HttpClient>,
+    pub(super) metadata: Arc<Kept<Metadata>>,
+    pub(super) keys: Arc<Kept<KeySet>>,
+}
+
+impl Provider {
+    pub(super) fn new(config: &IdentityProvider, clock: &Clock, runtime: &Handle) -> anyhow::Result<Provider> {
+        let Published { http, metadata, keys } = Published::by(&config.issuer, &config.peer, clock, runtime)?;
+        Ok(Provider { config: config.clone(), clock: clock.clone(), http, metadata, keys })
+    }
+
+    pub(crate) fn config(&self) -> &IdentityProvider {
+        &self.config
+    }
+}

@@ -1,0 +1,19 @@
+//! A login at an identity provider. The provider's word was verified before: what comes here is proof already.
+
+use lb_policy::{Method, ProvedFactor, Strength};
+
+use super::FactorVerified;
+use crate::identity::VerifiedClaims;
+use crate::stepup::account::AccountId;
+
+/// The login itself, worth the level that the provider vouches for, and each method that it says was used.
+pub(in crate::stepup) fn proved(claims: &VerifiedClaims) -> FactorVerified {
+    let at = claims.proved_at;
+    let login = ProvedFactor { method: Method::IdentityProvider, at, strength: Strength::Vouched(claims.level) };
+    let methods = claims.methods.iter().map(|method| ProvedFactor::ordinary(*method, at));
+    FactorVerified { account: account(claims), proved: login, also: methods.collect() }
+}
+
+pub(in crate::stepup) fn account(claims: &VerifiedClaims) -> AccountId {
+    AccountId { issuer: Some(claims.provider.clone()), name: claims.user.clone() }
+}
