@@ -15,6 +15,7 @@ mod login;
 mod logout;
 mod metadata;
 mod provider;
+mod runtime;
 #[cfg(test)]
 mod testing;
 mod verified;
@@ -34,6 +35,7 @@ pub(crate) use key_set::NotVerified;
 pub(crate) use login::{AuthorizationResponse, LoginError};
 pub(crate) use logout::{EndedThere, SeenTokens};
 pub(crate) use provider::Provider;
+pub use runtime::start as start_runtime;
 pub(crate) use verified::VerifiedClaims;
 
 use crate::clock::Clock;
@@ -43,6 +45,23 @@ use crate::config::Config;
 pub struct Identities {
     providers: Vec<Arc<Provider>>,
     bearers: Bearers,
+}
+
+/// Nobody.
+impl Default for Identities {
+    fn default() -> Identities {
+        Identities { providers: Vec::new(), bearers: Bearers::new(Vec::new(), Clock::system()) }
+    }
+}
+
+/// Whether the files that the configuration names for issuers can be used; asks nobody.
+pub fn check(config: &Config) -> anyhow::Result<()> {
+    let providers = config.identity_providers.iter().map(|provider| (&provider.name, &provider.peer));
+    let tokens = config.tokens.iter().map(|issuer| (&issuer.name, &issuer.peer));
+    for (name, peer) in providers.chain(tokens) {
+        http::authorities(peer).with_context(|| format!("the issuer {name}"))?;
+    }
+    Ok(())
 }
 
 impl Identities {

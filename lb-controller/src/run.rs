@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::edge::{Edge, Snapshot};
 use crate::failure::{ExitKind, Failure, OrExit};
 use crate::health::HealthChecks;
+use crate::identity::{self, Identities};
 use crate::instance::Instance;
 use crate::joint::Joint;
 use crate::lists::{Follower, Lists, Prepared};
@@ -41,7 +42,7 @@ use crate::stepup::StepUp;
 use crate::stepup_metrics::StepUpCollector;
 use crate::xdp_metrics::XdpCollector;
 
-pub use reload::{check_certificates, check_lists};
+pub use reload::{check_certificates, check_issuers, check_lists};
 
 /// What `lb-controller run` was told.
 pub struct Options {
@@ -103,6 +104,7 @@ impl Opened {
         let admin = AdminSocket::open(options.instance.admin_socket())?;
         let step_up = StepUp::open(&config.state_dir, Clock::system()).or_exit(ExitKind::State)?;
         let certificates = CertificateSwitch::new(reload::certificates(&config).or_exit(ExitKind::Certificate)?);
+        identity::check(&config).or_exit(ExitKind::Config)?;
         let lists = reload::lists(&config)?;
         if options.listen.is_some() && lists.prefixes() > 0 {
             tracing::warn!("`lists` are looked up in XDP: with --listen they are read and denied to nobody");
@@ -201,8 +203,11 @@ async fn serve(options: &Options, opened: Opened) -> Result<(), Failure> {
     .context("cannot start health checks")?;
     health.watch(&pools);
 
-    let snapshot = Snapshot { version: 1, config: opened.config, pools };
-    let edge = Arc::new(Edge::new(snapshot, opened.step_up, joint, metrics, Clock::system()));
+    let issuers = identity::start_runtime().context("cannot start the thread that asks identity providers")?;
+    let identities = Identities::build(&opened.config, None, &Clock::system(), &issuers).or_exit(ExitKind::Config)?;
+    let snapshot = Snapshot { version: 1, config: opened.config, pools, identities: Arc::new(identities) };
+    let edge = Edge::new(snapshot, opened.step_up, joint, metrics, Clock::system()).or_exit(ExitKind::State)?;
+    let edge = Arc::new(edge);
     edge.metrics.register_collector(StepUpCollector::new(&edge));
     let workers = start_workers(&edge, opened.listeners, &opened.certificates)?;
 
@@ -222,6 +227,7 @@ async fn serve(options: &Options, opened: Opened) -> Result<(), Failure> {
         file_interfaces: options.config.interfaces.clone(),
         edge,
         certificates: opened.certificates,
+        issuers,
         health,
         wishes: wishes.clone(),
         lists_follower: Follower::start(lists.clone()).context("cannot follow the lists")?,

@@ -66,7 +66,7 @@ async fn answer(
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, Early> {
     let config = &*snapshot.config;
-    let visit = Visit { config, joint: &edge.joint };
+    let visit = Visit { config, joint: &edge.joint, identities: &snapshot.identities };
 
     if let Some(leave) = cors::preflight(config, &request) {
         return Ok(leave.map(ResponseBody::from));

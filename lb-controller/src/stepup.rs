@@ -16,6 +16,7 @@ mod csrf;
 mod device;
 mod enrolments;
 pub(crate) mod factor;
+mod federation;
 mod form;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -66,6 +67,7 @@ use self::user_tag::UserTags;
 use crate::audit::Event;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::identity::{Identities, SeenTokens};
 use crate::joint::Joint;
 use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
@@ -80,6 +82,8 @@ pub struct StepUp {
     store: Arc<Store>,
     enrolments: Arc<Enrolments>,
     revocations: Arc<Revocations>,
+    /// Logout tokens of identity providers.
+    seen_tokens: SeenTokens,
     transactions: Transactions,
     parking: Arc<ParkingLot>,
     throttle: Throttle,
@@ -93,6 +97,7 @@ pub struct StepUp {
 pub struct Visit<'a> {
     pub config: &'a Config,
     pub joint: &'a Joint,
+    pub identities: &'a Identities,
 }
 
 /// How long a tunnel may outlive its login.
@@ -140,6 +145,7 @@ impl StepUp {
             enrolments: Arc::new(Enrolments::open(state_dir, store.clone())?),
             store,
             revocations: Arc::new(revocations),
+            seen_tokens: SeenTokens::default(),
             transactions: Transactions::default(),
             parking: Arc::default(),
             throttle: Throttle::default(),
@@ -148,6 +154,11 @@ impl StepUp {
             refused_cookies: AtomicU64::new(0),
             clock,
         })
+    }
+
+    /// Where this host keeps what must survive it.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
     }
 
     /// The session that came with `request`. Whatever is wrong with a cookie, it counts as none.
@@ -234,7 +245,11 @@ impl StepUp {
             let strength = (factor.provable)(&account, &enrolled)?;
             Some(ProvableFactor { method: factor.method, strength })
         };
-        Some(factor::all().filter_map(provable).collect())
+        let mut all: Vec<_> = factor::all().filter_map(provable).collect();
+        all.extend(factor::idp::provable(config, &account.id));
+        // Those to be asked for first in front, wherever they are proved.
+        all.sort_by_key(|factor| factor.method);
+        Some(all)
     }
 
     /// The value of `Lb-Assertion` for a request that goes to `audience`, the pool.

@@ -16,6 +16,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let (config, _) = load(&arguments.config)?;
     crate::run::check_certificates(&config).or_exit(ExitKind::Certificate)?;
+    crate::run::check_issuers(&config)?;
     let listed = crate::run::check_lists(&config)?;
     say!(
         "{} is good: {} services, {} pools, {} routes, {} users, {} rules, {listed} listed prefixes",

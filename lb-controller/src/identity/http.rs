@@ -180,7 +180,7 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn authorities(peer: &PeerConfig) -> anyhow::Result<RootCertStore> {
+pub(super) fn authorities(peer: &PeerConfig) -> anyhow::Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     match &peer.ca {
         Some(file) => {

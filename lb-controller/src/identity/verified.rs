@@ -77,7 +77,9 @@ pub(super) fn user_name(claims: &Claims, names: &ClaimNames) -> Result<String, B
 pub(super) fn groups(claims: &Claims, names: &ClaimNames, issuer: &str) -> Vec<String> {
     let is_wanted = |group: &&str| {
         let prefixes = &names.group_prefixes;
-        prefixes.is_empty() || prefixes.iter().any(|prefix| group.starts_with(prefix.as_str()))
+        // One byte says how long it is in a cookie.
+        group.len() <= usize::from(u8::MAX)
+            && (prefixes.is_empty() || prefixes.iter().any(|prefix| group.starts_with(prefix.as_str())))
     };
     let mut bytes = 0;
     let all: Vec<_> = at_path(claims, &names.groups).into_iter().filter(is_wanted).collect();

@@ -6,11 +6,13 @@ use std::sync::mpsc::Sender;
 
 use anyhow::Context;
 use lb_datapath::VipPrefix;
+use tokio::runtime::Handle;
 
 use crate::config::{CertificateFiles, Config, Diagnostics, Watcher};
 use crate::edge::{Edge, Snapshot};
-use crate::failure::{ExitKind, Failure};
+use crate::failure::{ExitKind, Failure, OrExit};
 use crate::health::HealthChecks;
+use crate::identity::{self, Identities};
 use crate::lists::{self, Follower, Lists, Prepared};
 use crate::pool::Pools;
 use crate::reconcile::Wish;
@@ -22,6 +24,8 @@ pub(super) struct Reload {
     pub(super) file_interfaces: Vec<String>,
     pub(super) edge: Arc<Edge>,
     pub(super) certificates: Arc<CertificateSwitch>,
+    /// Where identity providers are asked.
+    pub(super) issuers: Handle,
     pub(super) health: HealthChecks,
     pub(super) wishes: Sender<Wish>,
     pub(super) lists: Arc<Lists>,
@@ -58,6 +62,14 @@ impl Reload {
                 return;
             }
         };
+        let identities = Identities::build(&config, Some(&current.identities), &self.edge.clock, &self.issuers);
+        let identities = match identities {
+            Ok(identities) => Arc::new(identities),
+            Err(error) => {
+                tracing::error!("new configuration refused, the old one goes on: {error:#}");
+                return;
+            }
+        };
         let config = Arc::new(config);
         let pools = Pools::build(&config.pools, Some(&current.pools));
         let version = current.version + 1;
@@ -69,7 +81,7 @@ impl Reload {
         // Before the checks begin: what they say of backends that no configuration names is not taken in.
         let _ = self.wishes.send(Wish::Config(config.clone()));
         self.health.watch(&pools);
-        self.edge.replace_snapshot(Snapshot { version, config, pools });
+        self.edge.replace_snapshot(Snapshot { version, config, pools, identities });
         tracing::info!(version, "new configuration in force");
     }
 
@@ -121,6 +133,11 @@ pub(super) fn certificates(config: &Config) -> anyhow::Result<Certificates> {
     let hosts = config.routes.iter().filter_map(|route| route.host.clone());
     let names: Vec<String> = vips.chain(hosts).collect();
     read(&[self_signed(&config.state_dir, &names)?])
+}
+
+/// Whether the files that the configuration names for identity providers and token issuers can be used.
+pub fn check_issuers(config: &Config) -> Result<(), Failure> {
+    identity::check(config).or_exit(ExitKind::Config)
 }
 
 /// Whether the certificates that the configuration names can be served; makes none.

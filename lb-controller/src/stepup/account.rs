@@ -24,11 +24,14 @@ impl Account {
         config.users.iter().find(|user| user.name == name).cloned().map(Account::from)
     }
 
-    /// Who `id` is now. `None`: a built-in user who was removed.
+    /// Who `id` is now. `None`: a built-in user who was removed, or somebody of a provider that was.
     pub(super) fn of(config: &Config, id: &AccountId) -> Option<Account> {
         match id.issuer {
             None => Account::built_in(config, &id.name),
-            Some(_) => Some(Account { id: id.clone(), built_in: None }),
+            Some(ref issuer) => {
+                let is_known = config.identity_providers.iter().any(|provider| provider.name == *issuer);
+                is_known.then(|| Account { id: id.clone(), built_in: None })
+            }
         }
     }
 }

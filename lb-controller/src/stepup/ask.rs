@@ -34,6 +34,8 @@ pub(super) fn challenge_form(
         1 => "One try is left.".to_owned(),
         left => format!("{left} tries are left."),
     };
+    let (leads_to_provider, at_provider) =
+        (view.askable().any(|method| method == Method::IdentityProvider), format!("/.lb/challenge/{id}/idp"));
     let page = ChallengePage {
         nonce: nonce.text(),
         host: &request.authority,
@@ -53,8 +55,11 @@ pub(super) fn challenge_form(
             OnwardKind::Retry => "Once you confirm, go back and send your request again.",
             OnwardKind::Elsewhere => "Once you confirm, your request can go on where you came from.",
         },
+        at_provider: leads_to_provider.then_some(&at_provider),
     };
-    let response = html(status, &nonce, Forms::Own, &page);
+    // The next proof may be one at a provider, and browsers hold the policy against redirects too.
+    let forms = if leads_to_provider { Forms::Elsewhere } else { Forms::Own };
+    let response = html(status, &nonce, forms, &page);
     if error.is_some() { with_terms(response, &view.terms) } else { response }
 }
 

@@ -12,7 +12,7 @@ use super::parking::{Parked, Room};
 use super::random_id::RandomId;
 use super::session::Session;
 use super::terms::{Terms, describe, describe_had, is_per_action, with_terms};
-use super::transaction::{BoundRequest, Onward, TRIES, Transaction, hash_secret, sha256};
+use super::transaction::{BoundRequest, Onward, TRIES, TRIPS, Transaction, hash_secret, sha256};
 use super::{StepUp, Visit, cookies, csrf};
 use crate::audit::Event;
 use crate::serve::request::{Inbound, InboundBody};
@@ -60,6 +60,7 @@ impl StepUp {
             ways: challenge.ways.clone(),
             proved: Vec::new(),
             tries_left: TRIES,
+            trips_left: TRIPS,
             onward,
         };
         let Some(evicted) = self.transactions.open(id, transaction, now) else {

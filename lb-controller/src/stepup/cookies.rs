@@ -10,6 +10,8 @@ use super::random_id::{RandomId, random_bytes};
 pub(super) const SESSION: &str = "__Host-lb";
 /// Says that this browser has proved itself before; see [`super::device`].
 pub(super) const DEVICE: &str = "__Host-lb-device";
+/// Of a way to an identity provider and back; the beginning of its state follows.
+const TRIP_PREFIX: &str = "__Host-lb-idp-";
 const TRANSACTION_PREFIX: &str = "__Host-lb-tx-";
 /// As many transactions as one login may have, and so as many cookies.
 pub(super) const MOST_TRANSACTIONS: usize = 5;
@@ -53,6 +55,19 @@ pub(super) fn new_transaction_secret(transaction: &RandomId) -> String {
 /// The id within a transaction cookie's value.
 pub(super) fn transaction_of(secret: &str) -> Option<RandomId> {
     RandomId::parse(secret.split_once('.')?.0)
+}
+
+/// The name of the cookie of a trip with this state; `None` for what is no state of ours.
+pub(super) fn trip_name(state: &str) -> Option<String> {
+    const STATE_LENGTH: usize = 43;
+    let is_ours = state.len() == STATE_LENGTH && state.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    is_ours.then(|| format!("{TRIP_PREFIX}{}", &state[..8]))
+}
+
+/// The names of all trips' cookies that a name of ours could be.
+pub(super) fn trips(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let is_plain = |digits: &str| digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    all(headers).map(|(name, _)| name).filter(move |name| name.strip_prefix(TRIP_PREFIX).is_some_and(is_plain))
 }
 
 /// How long a browser keeps a cookie.

@@ -1,5 +1,6 @@
 //! Factors: each module verifies one kind of proof. To add one: its file and a line in [`FACTORS`].
 
+pub(in crate::stepup) mod idp;
 pub(crate) mod password;
 pub(crate) mod totp;
 
@@ -20,6 +21,8 @@ const FACTORS: &[&Factor] = &[&password::FACTOR, &totp::FACTOR];
 pub(super) struct FactorVerified {
     account: AccountId,
     proved: ProvedFactor,
+    /// What else the same proof shows: the methods that an identity provider says were used.
+    also: Vec<ProvedFactor>,
 }
 
 impl FactorVerified {
@@ -27,6 +30,7 @@ impl FactorVerified {
         FactorVerified {
             account: attempt.account.id.clone(),
             proved: ProvedFactor { method, at: attempt.now, strength },
+            also: Vec::new(),
         }
     }
 
@@ -36,6 +40,11 @@ impl FactorVerified {
 
     pub(super) fn proved(&self) -> ProvedFactor {
         self.proved
+    }
+
+    /// Everything that it shows.
+    pub(super) fn all(&self) -> impl Iterator<Item = ProvedFactor> {
+        std::iter::once(self.proved).chain(self.also.iter().copied())
     }
 }
 

@@ -61,7 +61,7 @@ impl StepUp {
         format!("/.lb/login?to={to}")
     }
 
-    fn return_path(&self, request: &Inbound) -> String {
+    pub(super) fn return_path(&self, request: &Inbound) -> String {
         let sealed = request.raw_query().split('&').find_map(|pair| pair.strip_prefix("to="));
         sealed
             .and_then(|sealed| self.sealer.open_sealed(Purpose::ReturnPath, &request.host, sealed))
@@ -71,8 +71,12 @@ impl StepUp {
             .unwrap_or_else(|| "/".to_owned())
     }
 
-    pub(super) fn login_page(&self, request: &Inbound) -> OwnResponse {
-        login_form(request, StatusCode::OK, "", None)
+    pub(super) async fn login_page(&self, visit: &Visit<'_>, request: &Inbound) -> OwnResponse {
+        // Where there are no passwords there is nothing to choose.
+        if visit.config.users.is_empty() && !visit.config.identity_providers.is_empty() {
+            return self.log_in_anywhere(visit, request).await;
+        }
+        login_form(visit.config, request, StatusCode::OK, "", None)
     }
 
     pub(super) async fn submit_login(
@@ -134,14 +138,14 @@ impl StepUp {
         const WRONG: &str = "User name or password is wrong.";
         match ClientKind::of(request) {
             ClientKind::Browser => {
-                with_www_authenticate(login_form(request, StatusCode::UNAUTHORIZED, user_name, Some(WRONG)))
+                with_www_authenticate(login_form(visit.config, request, StatusCode::UNAUTHORIZED, user_name, Some(WRONG)))
             }
             _ => unauthenticated(request, "login-failed", "Login failed", WRONG),
         }
     }
 
     /// Ends the login with all its sessions and transactions.
-    pub(super) async fn log_out(&self, request: Inbound, session: Option<&Session>) -> OwnResponse {
+    pub(super) async fn log_out(&self, visit: &Visit<'_>, request: Inbound, session: Option<&Session>) -> OwnResponse {
         if let Some(session) = session {
             if let Err(unavailable) = self.end_login(&request, session).await {
                 return unavailable;
@@ -150,13 +154,19 @@ impl StepUp {
             self.event("logout", "ok", &request, Some(&tag)).record();
         }
         let response = match ClientKind::of(&request) {
-            ClientKind::Browser => see_other("/.lb/login"),
+            ClientKind::Browser => {
+                let there = match session {
+                    Some(session) => self.provider_logout(visit, &request, session).await,
+                    None => None,
+                };
+                there.unwrap_or_else(|| see_other("/.lb/login"))
+            }
             _ => pages::own(StatusCode::NO_CONTENT, "text/plain", String::new()),
         };
         with_cookie(response, cookies::set(cookies::SESSION, "", Keep::NotAtAll))
     }
 
-    async fn end_login(&self, request: &Inbound, session: &Session) -> Result<(), OwnResponse> {
+    pub(super) async fn end_login(&self, request: &Inbound, session: &Session) -> Result<(), OwnResponse> {
         self.transactions.forget_login(&session.login);
         let (revocations, ended, now) = (self.revocations.clone(), session.clone(), self.clock.now());
         match self.disk.run(move || revocations.end_login(&ended, now)).await {
@@ -186,7 +196,9 @@ impl StepUp {
             proofs: &proofs.collect::<Vec<_>>(),
             ends_in: &in_words(session.ends_at.saturating_sub(now)),
         };
-        html(StatusCode::OK, &nonce, Forms::Own, &page)
+        // The way out may lead on to the provider's.
+        let forms = if session.account().issuer.is_some() { Forms::Elsewhere } else { Forms::Own };
+        html(StatusCode::OK, &nonce, forms, &page)
     }
 
     /// What a client may know of its own session.
@@ -235,9 +247,25 @@ impl StepUp {
     }
 }
 
-fn login_form(request: &Inbound, status: StatusCode, user: &str, error: Option<&str>) -> OwnResponse {
+fn login_form(
+    config: &Config,
+    request: &Inbound,
+    status: StatusCode,
+    user: &str,
+    error: Option<&str>,
+) -> OwnResponse {
     let nonce = Nonce::new();
-    let page = LoginPage { nonce: nonce.text(), host: &request.authority, action: &request.target, user, error };
+    let query = request.target.split_once('?').map(|(_, query)| format!("?{query}")).unwrap_or_default();
+    let link = |name: &str| format!("/.lb/login/{name}{query}");
+    let providers = config.identity_providers.iter().map(|provider| (provider.label.as_str(), link(&provider.name)));
+    let page = LoginPage {
+        nonce: nonce.text(),
+        host: &request.authority,
+        action: &request.target,
+        user,
+        error,
+        providers: &providers.collect::<Vec<_>>(),
+    };
     html(status, &nonce, Forms::Own, &page)
 }
 

@@ -10,26 +10,33 @@ use super::pages::{self, Rejection};
 use super::random_id::RandomId;
 use super::session::Session;
 use super::{StepUp, Visit, csrf};
-use crate::config::Config;
 use crate::serve::request::{Inbound, InboundBody};
 use crate::serve::respond::OwnResponse;
 
 /// One of the gateway's own pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Page {
     Login,
+    /// A login at the identity provider of this name.
+    LoginAt(String),
+    /// Back from there.
+    Callback(String),
+    BackchannelLogout(String),
     Logout,
     Session,
     Jwks,
     Script,
     Challenge(RandomId),
     Status(RandomId),
+    /// A proof at the user's identity provider.
+    ChallengeAtProvider(RandomId),
     Resume(RandomId),
 }
 
 impl Page {
     /// `path` is canonical: one page has one path.
     fn at(path: &str) -> Option<Page> {
+        let provider = |name: &str| (!name.contains('/')).then(|| name.to_owned());
         match path.strip_prefix("/.lb/")? {
             "login" => Some(Page::Login),
             "logout" => Some(Page::Logout),
@@ -37,9 +44,14 @@ impl Page {
             "jwks.json" => Some(Page::Jwks),
             "step-up.js" => Some(Page::Script),
             other => match other.split_once('/')? {
-                ("challenge", id) => match id.strip_suffix("/status") {
-                    Some(id) => RandomId::parse(id).map(Page::Status),
-                    None => RandomId::parse(id).map(Page::Challenge),
+                ("login", name) => provider(name).map(Page::LoginAt),
+                ("callback", name) => provider(name).map(Page::Callback),
+                ("backchannel-logout", name) => provider(name).map(Page::BackchannelLogout),
+                ("challenge", rest) => match rest.split_once('/') {
+                    None => RandomId::parse(rest).map(Page::Challenge),
+                    Some((id, "status")) => RandomId::parse(id).map(Page::Status),
+                    Some((id, "idp")) => RandomId::parse(id).map(Page::ChallengeAtProvider),
+                    Some(_) => None,
                 },
                 ("resume", id) => RandomId::parse(id).map(Page::Resume),
                 _ => None,
@@ -47,10 +59,12 @@ impl Page {
         }
     }
 
-    fn methods(self) -> &'static str {
+    fn methods(&self) -> &'static str {
         match self {
             Page::Login | Page::Challenge(_) => "GET, HEAD, POST",
-            Page::Logout => "POST",
+            Page::Logout | Page::BackchannelLogout(_) => "POST",
+            // A HEAD would begin, or end, what nobody sees.
+            Page::LoginAt(_) | Page::Callback(_) | Page::ChallengeAtProvider(_) => "GET",
             Page::Session | Page::Jwks | Page::Script | Page::Status(_) | Page::Resume(_) => "GET, HEAD",
         }
     }
@@ -65,17 +79,19 @@ impl StepUp {
             return self.forged(&request, session);
         }
         match request.method {
-            HttpMethod::GET | HttpMethod::HEAD if page.methods().starts_with("GET") => {
-                self.show(visit.config, &request, session, page)
-            }
+            HttpMethod::GET if page.methods().starts_with("GET") => self.show(visit, &request, session, page).await,
+            HttpMethod::HEAD if page.methods().contains("HEAD") => self.show(visit, &request, session, page).await,
             HttpMethod::POST if page.methods().ends_with("POST") => self.submit(visit, request, session, page).await,
-            _ => wrong_method(&request, page),
+            _ => wrong_method(&request, &page),
         }
     }
 
-    fn show(&self, config: &Config, request: &Inbound, session: Option<&Session>, page: Page) -> OwnResponse {
+    async fn show(&self, visit: &Visit<'_>, request: &Inbound, session: Option<&Session>, page: Page) -> OwnResponse {
+        let config = visit.config;
         match (page, session) {
-            (Page::Login, _) => self.login_page(request),
+            (Page::Login, _) => self.login_page(visit, request).await,
+            (Page::LoginAt(name), _) => self.log_in_at(visit, request, &name).await,
+            (Page::Callback(name), session) => self.callback(visit, request, session, &name).await,
             (Page::Jwks, _) => self.key_set(),
             (Page::Script, _) => script(),
             (_, None) => self.log_in(request),
@@ -83,7 +99,10 @@ impl StepUp {
             (Page::Challenge(id), Some(session)) => self.challenge_page(config, request, session, &id),
             (Page::Status(id), Some(session)) => self.challenge_status(request, session, &id),
             (Page::Resume(id), Some(session)) => self.resume_page(request, session, &id),
-            (Page::Logout, Some(_)) => wrong_method(request, page),
+            (Page::ChallengeAtProvider(id), Some(session)) => {
+                self.step_up_at_provider(visit, request, session, &id).await
+            }
+            (page @ (Page::Logout | Page::BackchannelLogout(_)), Some(_)) => wrong_method(request, &page),
         }
     }
 
@@ -94,12 +113,11 @@ impl StepUp {
         };
         match (page, session) {
             (Page::Login, session) => self.submit_login(visit, request, form, session).await,
-            (Page::Logout, session) => self.log_out(request, session).await,
+            (Page::Logout, session) => self.log_out(visit, request, session).await,
+            (Page::BackchannelLogout(name), _) => self.backchannel_logout(visit, &request, &form, &name).await,
             (Page::Challenge(_), None) => self.log_in(&request),
             (Page::Challenge(id), Some(session)) => self.submit_proof(visit, request, form, session, &id).await,
-            (Page::Session | Page::Jwks | Page::Script | Page::Status(_) | Page::Resume(_), _) => {
-                wrong_method(&request, page)
-            }
+            (page, _) => wrong_method(&request, &page),
         }
     }
 
@@ -148,7 +166,7 @@ fn not_found(request: &Inbound) -> OwnResponse {
     Rejection { status: StatusCode::NOT_FOUND, problem: "not-found", title: "Not found", detail }.answer(request)
 }
 
-fn wrong_method(request: &Inbound, page: Page) -> OwnResponse {
+fn wrong_method(request: &Inbound, page: &Page) -> OwnResponse {
     let detail = "This page does not take that method; see the Allow header.";
     let rejection =
         Rejection { status: StatusCode::METHOD_NOT_ALLOWED, problem: "method", title: "Method not allowed", detail };

@@ -37,6 +37,8 @@ pub(super) struct LoginPage<'a> {
     pub(super) action: &'a str,
     pub(super) user: &'a str,
     pub(super) error: Option<&'a str>,
+    /// What each identity provider is called, and where the login there begins.
+    pub(super) providers: &'a [(&'a str, String)],
 }
 
 #[derive(Template)]
@@ -55,6 +57,8 @@ pub(super) struct ChallengePage<'a> {
     pub(super) error: Option<&'a str>,
     pub(super) tries: Option<&'a str>,
     pub(super) onward: &'a str,
+    /// Where the same can be proved at the user's identity provider.
+    pub(super) at_provider: Option<&'a str>,
 }
 
 #[derive(Template)]
@@ -106,6 +110,8 @@ pub(super) enum Forms {
     Own,
     /// The same; the page's own script runs.
     OwnWithScript,
+    /// To the gateway's own pages, which may lead on to an identity provider; no script runs.
+    Elsewhere,
     /// To a backend, by a script or the button. Browsers hold the policy against redirects too, so a backend that
     /// answers a form with a redirect to, say, a payment site must be let through.
     Backend,
@@ -118,6 +124,7 @@ pub(super) fn html(status: StatusCode, nonce: &Nonce, forms: Forms, page: &impl 
     let (script, form_action) = match forms {
         Forms::Own => (String::new(), "'self'"),
         Forms::OwnWithScript => (format!("script-src 'nonce-{nonce}'; "), "'self'"),
+        Forms::Elsewhere => (String::new(), "'self' https:"),
         Forms::Backend => (format!("script-src 'nonce-{nonce}'; "), "'self' https:"),
     };
     let policy = format!(

@@ -38,6 +38,7 @@ impl StepUp {
             Err(refused) => return refused_answer(request, refused),
         };
         match view.missing.first() {
+            Some(Method::IdentityProvider) => see_other(&format!("/.lb/challenge/{id}/idp")),
             Some(method) => challenge_form(request, session, id, &view, *method, None),
             None => self.onward(config, request, session, id, &view),
         }
@@ -116,7 +117,7 @@ impl StepUp {
     }
 
     /// Raises the session under a new id, ends the old one, and sends the client on.
-    async fn accept(
+    pub(super) async fn accept(
         &self,
         visit: &Visit<'_>,
         request: &Inbound,
@@ -131,7 +132,11 @@ impl StepUp {
             return refused;
         }
         let raised_cookie = self.session_cookie(&request.host, &raised);
-        let view = match self.transactions.prove(id, self.claim(request, session, id), proof.proved()) {
+        let mut outcome = Err(Refused::Unproved);
+        for proved in proof.all() {
+            outcome = self.transactions.prove(id, self.claim(request, session, id), proved);
+        }
+        let view = match outcome {
             Ok(view) => view,
             // Its time ran out meanwhile. The proof stands.
             Err(refused) => return with_cookie(refused_answer(request, refused), raised_cookie),
@@ -266,6 +271,11 @@ pub(super) fn refused_answer(request: &Inbound, refused: Refused) -> OwnResponse
             StatusCode::FORBIDDEN,
             "No tries left",
             "Too many answers were wrong. Start again from the page you came from.",
+        ),
+        Refused::NeedsBrowser => (
+            StatusCode::FORBIDDEN,
+            "Needs a browser",
+            "This is confirmed on the pages of your login service: open it in a browser.",
         ),
     };
     Rejection { status, problem: refused.name(), title, detail }.answer(request)

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use lb_policy::UnixSeconds;
 
+use super::account::AccountId;
 use super::random_id::RandomId;
 use super::session::Session;
+use crate::identity;
 use crate::store::{Revoked, Store, StoreError};
 
 /// What ended early, in memory for every request to ask and on disk for the next start.
@@ -35,17 +36,18 @@ impl Revocations {
     }
 
     pub(super) fn is_ended(&self, session: &Session) -> bool {
-        self.is_any_ended(&[*session.id.bytes(), *session.login.bytes(), user_id(session.user())], session)
+        self.is_any_ended([*session.id.bytes()], session) || self.is_login_ended(session)
     }
 
     /// As [`Revocations::is_ended`], but for a rise in level, which ends a session and not its login.
     pub(super) fn is_login_ended(&self, session: &Session) -> bool {
-        self.is_any_ended(&[*session.login.bytes(), user_id(session.user())], session)
+        let ids = [*session.login.bytes(), user_id(session.account())];
+        self.is_any_ended(ids.into_iter().chain(session.ids_at_provider()), session)
     }
 
-    fn is_any_ended(&self, ids: &[[u8; 16]], session: &Session) -> bool {
+    fn is_any_ended(&self, ids: impl IntoIterator<Item = [u8; 16]>, session: &Session) -> bool {
         let live = self.live.read().expect("no holder of this lock panics");
-        ids.iter().any(|id| live.ended.get(id).is_some_and(|revoked| session.issued_at <= revoked.ended_at))
+        ids.into_iter().any(|id| live.ended.get(&id).is_some_and(|revoked| session.issued_at <= revoked.ended_at))
     }
 
     /// Ends this one session, at once and durably. `false`: it had ended before, so whoever asks lost a race and must
@@ -60,7 +62,7 @@ impl Revocations {
     }
 
     fn end(&self, id: &RandomId, session: &Session, now: UnixSeconds) -> Result<bool, StoreError> {
-        let user = user_id(session.user());
+        let user = user_id(session.account());
         // A session issued by a clock that has since been set back must end all the same.
         let ended_at = now.max(session.issued_at);
         let revoked = Revoked { id: *id.bytes(), user, ended_at, until: session.ends_at };
@@ -73,6 +75,15 @@ impl Revocations {
         };
         self.store.revoke(recorded, &superseded)?;
         Ok(true)
+    }
+
+    /// Ends all sessions that `id` is part of: what a provider says of its own. Blocks on the disk.
+    pub(super) fn end_all(&self, id: [u8; 16], now: UnixSeconds, until: UnixSeconds) -> Result<(), StoreError> {
+        let (recorded, superseded) = {
+            let mut live = self.live.write().expect("no holder of this lock panics");
+            live.insert(Revoked { id, user: id, ended_at: now, until })
+        };
+        self.store.revoke(recorded, &superseded)
     }
 
     /// Forgets, here and on disk, what no longer matters. Blocks on the disk.
@@ -111,9 +122,22 @@ impl Live {
 }
 
 /// Fixed in size however long the name, and apart from session ids, which are random.
-fn user_id(user: &str) -> [u8; 16] {
-    let hash = digest(&SHA256, user.as_bytes());
-    hash.as_ref().first_chunk().copied().expect("SHA-256 gives 32 bytes")
+fn user_id(account: &AccountId) -> [u8; 16] {
+    id_of(&[account.key().as_bytes()])
+}
+
+/// Of one session at a provider.
+pub(super) fn provider_session_id(provider: &str, session: &str) -> [u8; 16] {
+    id_of(&[b"provider session", provider.as_bytes(), session.as_bytes()])
+}
+
+/// Of a user as a provider names them, whatever sessions go by.
+pub(super) fn provider_subject_id(provider: &str, subject: &str) -> [u8; 16] {
+    id_of(&[b"provider subject", provider.as_bytes(), subject.as_bytes()])
+}
+
+fn id_of(parts: &[&[u8]]) -> [u8; 16] {
+    identity::hash(parts).first_chunk().copied().expect("SHA-256 gives 32 bytes")
 }
 
 #[cfg(test)]
@@ -150,7 +174,7 @@ mod tests {
         let mut live = Live::default();
         let revoked = |id: usize| Revoked {
             id: (id as u128).to_be_bytes(),
-            user: user_id("alice"),
+            user: user_id(testing::session("alice", 0).account()),
             ended_at: 100,
             until: 1000 + id as u64,
         };
@@ -158,7 +182,7 @@ mod tests {
             live.insert(revoked(id));
         }
         assert!(live.ended.len() <= LIMIT_PER_USER + 1);
-        assert!(live.ended.contains_key(&user_id("alice")));
-        assert!(!live.ended.contains_key(&user_id("bob")));
+        assert!(live.ended.contains_key(&user_id(testing::session("alice", 0).account())));
+        assert!(!live.ended.contains_key(&user_id(testing::session("bob", 0).account())));
     }
 }

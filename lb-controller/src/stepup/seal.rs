@@ -24,6 +24,10 @@ pub(super) enum Purpose {
     Session,
     Device,
     ReturnPath,
+    /// A way to an identity provider and back.
+    Trip,
+    /// Kept in the store until the logout.
+    IdToken,
 }
 
 impl Purpose {
@@ -32,6 +36,16 @@ impl Purpose {
             Purpose::Session => "__Host-lb",
             Purpose::Device => "__Host-lb-device",
             Purpose::ReturnPath => "to",
+            Purpose::Trip => "__Host-lb-idp-",
+            Purpose::IdToken => "id_token",
+        }
+    }
+
+    /// No text that is sealed for it comes near; longer ones are not worth decoding.
+    fn longest_text(self) -> usize {
+        match self {
+            Purpose::IdToken => 32 * 1024,
+            _ => 4096,
         }
     }
 }
@@ -45,8 +59,6 @@ pub(super) struct Sealer {
 const VERSION: &str = "v1";
 /// Nonces are random: NIST SP 800-38D allows 2^32 seals per key. At 500 seals a second, 30 days stay below a third of it.
 const KEY_LIFETIME_SECONDS: u64 = 30 * 24 * 3600;
-/// No text we seal comes near it; longer ones are not worth decoding.
-const LONGEST_SEALED_TEXT: usize = 4096;
 
 impl Sealer {
     /// Reads the keys of `directory`, or makes the first one.
@@ -97,7 +109,7 @@ impl Sealer {
     /// The plain bytes, or `None` for anything we did not seal for this purpose and host. An unknown key id costs the
     /// same as a wrong tag, so the time taken does not tell which keys we hold.
     pub(super) fn open_sealed(&self, purpose: Purpose, host: &str, text: &str) -> Option<Zeroizing<Vec<u8>>> {
-        if text.len() > LONGEST_SEALED_TEXT {
+        if text.len() > purpose.longest_text() {
             return None;
         }
         let (kid, encoded) = text.strip_prefix(VERSION)?.strip_prefix('.')?.split_once('.')?;

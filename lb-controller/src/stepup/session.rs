@@ -7,7 +7,9 @@ use lb_policy::{Level, Levels, Method, ProvedFactor, SessionFacts, Strength, Uni
 use super::account::{Account, AccountId};
 use super::factor::FactorVerified;
 use super::random_id::RandomId;
+use super::revocation;
 use crate::config::{Config, StepUpConfig, User};
+use crate::identity::VerifiedClaims;
 
 /// A valid session. It begins and rises only by a factor that has verified something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,12 +19,15 @@ pub struct Session {
     /// Stays the same from login to logout: what transactions belong to, and what logout ends.
     pub(super) login: RandomId,
     account: AccountId,
-    /// What the configuration says of a built-in user now; not part of the cookie.
+    /// Of a built-in user what the configuration says now, which is not part of the cookie; of others what their provider
+    /// said at the login.
     groups: Vec<String>,
     /// The latest proof by each method.
     factors: Vec<ProvedFactor>,
     /// Of the user's password hash and secrets when the session began; a change of either ends it.
     credentials: [u8; 8],
+    /// Of users of a provider: what ends the session when the provider says so.
+    at_provider: Option<AtProvider>,
     /// When `id` was made.
     pub(super) issued_at: UnixSeconds,
     /// The last request, to the minute.
@@ -31,10 +36,17 @@ pub struct Session {
     pub(super) ends_at: UnixSeconds,
 }
 
+/// How a provider names what may end a session of ours, hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct AtProvider {
+    session: Option<[u8; 16]>,
+    subject: [u8; 16],
+}
+
 /// The idle clock is moved at most this often, or every response would carry a cookie.
 const REFRESH_SECONDS: u64 = 60;
 /// The first byte of the encoding; another layout takes another number.
-const LAYOUT: u8 = 2;
+const LAYOUT: u8 = 3;
 
 impl Session {
     pub(super) fn begin(proof: FactorVerified, account: &Account, config: &StepUpConfig, now: UnixSeconds) -> Session {
@@ -45,7 +57,8 @@ impl Session {
             login: RandomId::new(),
             account: account.id.clone(),
             groups: built_in.map(|user| user.groups.clone()).unwrap_or_default(),
-            factors: vec![proof.proved()],
+            factors: proof.all().collect(),
+            at_provider: None,
             credentials: built_in.map(credentials_of).unwrap_or_default(),
             issued_at: now,
             seen_at: now,
@@ -60,9 +73,20 @@ impl Session {
             return None;
         }
         let mut raised = Session { id: RandomId::new(), issued_at: now, seen_at: now, ..self.clone() };
-        raised.factors.retain(|factor| factor.method != proof.proved().method);
-        raised.factors.push(proof.proved());
+        for proved in proof.all() {
+            raised.factors.retain(|factor| factor.method != proved.method);
+            raised.factors.push(proved);
+        }
         Some(raised)
+    }
+
+    /// The session of somebody whom a provider knows, with what it says of them.
+    pub(super) fn federated(self, claims: &VerifiedClaims) -> Session {
+        let at_provider = AtProvider {
+            session: claims.provider_session.as_deref().map(|id| revocation::provider_session_id(&claims.provider, id)),
+            subject: revocation::provider_subject_id(&claims.provider, &claims.subject),
+        };
+        Session { groups: claims.groups.clone(), at_provider: Some(at_provider), ..self }
     }
 
     /// The session with its idle clock moved to `now`, when that is due.
@@ -85,6 +109,11 @@ impl Session {
             self.groups = user.groups;
         }
         Some(self)
+    }
+
+    /// The ids under which its provider may have ended it.
+    pub(super) fn ids_at_provider(&self) -> impl Iterator<Item = [u8; 16]> {
+        self.at_provider.iter().flat_map(|at| at.session.into_iter().chain([at.subject]))
     }
 
     pub(super) fn account(&self) -> &AccountId {
@@ -119,8 +148,8 @@ impl Session {
         }
     }
 
-    /// The compact form that is sealed into the cookie: fixed fields first, then factors, then the
-    /// issuer (empty for built-in users), then the name to the end.
+    /// The compact form that is sealed into the cookie: fixed fields first, then factors, then the issuer (empty for
+    /// built-in users) with what it said, then the name to the end.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![LAYOUT];
         bytes.extend_from_slice(self.id.bytes());
@@ -137,6 +166,15 @@ impl Session {
         let issuer = self.account.issuer.as_deref().unwrap_or_default();
         bytes.push(u8::try_from(issuer.len()).expect("names of providers are short"));
         bytes.extend_from_slice(issuer.as_bytes());
+        if let Some(at_provider) = &self.at_provider {
+            bytes.extend_from_slice(&at_provider.session.unwrap_or_default());
+            bytes.extend_from_slice(&at_provider.subject);
+            bytes.push(u8::try_from(self.groups.len()).expect("groups are bounded at the login"));
+            for group in &self.groups {
+                bytes.push(u8::try_from(group.len()).expect("long groups are left out at the login"));
+                bytes.extend_from_slice(group.as_bytes());
+            }
+        }
         bytes.extend_from_slice(self.account.name.as_bytes());
         bytes
     }
@@ -158,12 +196,31 @@ impl Session {
             let (method, strength) = (method_of(method)?, strength_of(strength)?);
             factors.push(ProvedFactor { method, at: u64::from_be_bytes(take(input)?), strength });
         }
-        let [issuer_bytes] = take(input)?;
-        let (issuer, name) = input.split_at_checked(issuer_bytes.into())?;
-        let issuer = (!issuer.is_empty()).then(|| str::from_utf8(issuer).map(str::to_owned)).transpose().ok()?;
-        let account = AccountId { issuer, name: str::from_utf8(name).ok()?.to_owned() };
-        Some(Session { id, login, account, groups: Vec::new(), factors, credentials, issued_at, seen_at, ends_at })
+        let issuer = take_text(input)?;
+        let issuer = (!issuer.is_empty()).then_some(issuer);
+        let mut groups = Vec::new();
+        let at_provider = match issuer {
+            None => None,
+            Some(_) => {
+                let (session, subject) = (take::<16>(input)?, take(input)?);
+                let [count] = take(input)?;
+                for _ in 0..count {
+                    groups.push(take_text(input)?);
+                }
+                Some(AtProvider { session: (session != [0; 16]).then_some(session), subject })
+            }
+        };
+        let account = AccountId { issuer, name: str::from_utf8(input).ok()?.to_owned() };
+        Some(Session { id, login, account, groups, factors, credentials, at_provider, issued_at, seen_at, ends_at })
     }
+}
+
+/// A length in one byte, and as many of UTF-8.
+fn take_text(input: &mut &[u8]) -> Option<String> {
+    let [length] = take(input)?;
+    let (text, rest) = input.split_at_checked(length.into())?;
+    *input = rest;
+    str::from_utf8(text).ok().map(str::to_owned)
 }
 
 fn take<const N: usize>(input: &mut &[u8]) -> Option<[u8; N]> {

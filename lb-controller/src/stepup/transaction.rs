@@ -28,6 +28,8 @@ pub(super) struct Transaction {
     pub(super) ways: Vec<Vec<Method>>,
     pub(super) proved: Vec<ProvedFactor>,
     pub(super) tries_left: u8,
+    /// Ways to an identity provider.
+    pub(super) trips_left: u8,
     pub(super) onward: Onward,
 }
 
@@ -100,6 +102,8 @@ pub(super) enum Refused {
     /// It is for another request.
     OtherRequest,
     NoTriesLeft,
+    /// It leads to another site's pages.
+    NeedsBrowser,
 }
 
 impl Refused {
@@ -111,6 +115,7 @@ impl Refused {
             Refused::Unproved => "unproved",
             Refused::OtherRequest => "other-request",
             Refused::NoTriesLeft => "no-tries-left",
+            Refused::NeedsBrowser => "needs-browser",
         }
     }
 }
@@ -134,6 +139,8 @@ const MOST: usize = 16 * 1024;
 /// Whoever logs in again and again must not take all the room there is.
 const MOST_PER_USER: usize = 64;
 pub(super) const TRIES: u8 = 5;
+/// One, and one more: a provider that cannot give what is asked for must not be asked for ever.
+pub(super) const TRIPS: u8 = 2;
 
 impl Transactions {
     /// Opens one. Returns the ids that had to make room: the oldest of the same login, or user. `None` when there is no
@@ -172,6 +179,21 @@ impl Transactions {
     pub(super) fn return_try(&self, id: &RandomId) {
         if let Some(transaction) = self.lock().get_mut(id) {
             transaction.tries_left = (transaction.tries_left + 1).min(TRIES);
+        }
+    }
+
+    /// Takes one way to an identity provider.
+    pub(super) fn take_trip(&self, id: &RandomId, claim: Claim<'_>) -> Result<(), Refused> {
+        let mut open = self.lock();
+        let transaction = claimed(&mut open, id, claim)?;
+        transaction.trips_left = transaction.trips_left.checked_sub(1).ok_or(Refused::NoTriesLeft)?;
+        Ok(())
+    }
+
+    /// Gives back one that led nowhere, because the provider does not answer.
+    pub(super) fn return_trip(&self, id: &RandomId) {
+        if let Some(transaction) = self.lock().get_mut(id) {
+            transaction.trips_left = (transaction.trips_left + 1).min(TRIPS);
         }
     }
 
@@ -328,6 +350,7 @@ mod tests {
             ways: vec![vec![Method::Totp]],
             proved: Vec::new(),
             tries_left: TRIES,
+            trips_left: TRIPS,
             onward: Onward::Retry,
         }
     }

@@ -1,8 +1,9 @@
 //! A login at an identity provider. The provider's word was verified before: what comes here is proof already.
 
-use lb_policy::{Method, ProvedFactor, Strength};
+use lb_policy::{Level, Method, ProvableFactor, ProvedFactor, Strength};
 
 use super::FactorVerified;
+use crate::config::Config;
 use crate::identity::VerifiedClaims;
 use crate::stepup::account::AccountId;
 
@@ -16,4 +17,12 @@ pub(in crate::stepup) fn proved(claims: &VerifiedClaims) -> FactorVerified {
 
 pub(in crate::stepup) fn account(claims: &VerifiedClaims) -> AccountId {
     AccountId { issuer: Some(claims.provider.clone()), name: claims.user.clone() }
+}
+
+/// What the account could prove at its provider; `None`: it has none.
+pub(in crate::stepup) fn provable(config: &Config, account: &AccountId) -> Option<ProvableFactor> {
+    let issuer = account.issuer.as_deref()?;
+    let provider = config.identity_providers.iter().find(|provider| provider.name == issuer)?;
+    let level = provider.assurance.highest().unwrap_or(Level(1));
+    Some(ProvableFactor { method: Method::IdentityProvider, strength: Strength::Vouched(level) })
 }

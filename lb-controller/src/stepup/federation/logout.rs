@@ -7,11 +7,10 @@ use super::{idp_unavailable, no_such_provider};
 use crate::identity::{EndedThere, NotVerified, VerifiedClaims};
 use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
-use crate::stepup::account::AccountId;
 use crate::stepup::form::Form;
 use crate::stepup::login::store_unavailable;
 use crate::stepup::pages;
-use crate::stepup::revocation::provider_session_id;
+use crate::stepup::revocation::{provider_session_id, provider_subject_id};
 use crate::stepup::seal::Purpose;
 use crate::stepup::session::Session;
 use crate::stepup::{StepUp, Visit};
@@ -52,9 +51,7 @@ impl StepUp {
         // One session, when the provider says which; otherwise all of the user.
         let id = match (ended.provider_session, ended.subject) {
             (Some(session), _) => provider_session_id(name, &session),
-            (None, Some(subject)) => {
-                AccountId { issuer: Some(name.to_owned()), name: subject }.revocation_id()
-            }
+            (None, Some(subject)) => provider_subject_id(name, &subject),
             (None, None) => return Ok(()),
         };
         // Further tokens that were verified lately may be of the same user.

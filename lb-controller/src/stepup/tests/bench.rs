@@ -11,6 +11,7 @@ use super::super::testing::{self, PASSWORD, TOTP_SECRET};
 use super::super::{Session, StepUp, Visit, factor};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::identity::Identities;
 use crate::joint::{Joint, SourceChange};
 use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
@@ -23,6 +24,7 @@ pub(super) struct Bench {
     pub(super) clock: Clock,
     pub(super) told: Arc<Mutex<Vec<SourceChange>>>,
     joint: Joint,
+    identities: Identities,
     directory: tempfile::TempDir,
 }
 
@@ -37,19 +39,19 @@ impl Bench {
         let listener = told.clone();
         let joint = Joint::new(clock.clone(), [], move |change| listener.lock().unwrap().push(change));
         let step_up = StepUp::open(directory.path(), clock.clone()).unwrap();
-        Bench { step_up, config, clock, told, joint, directory }
+        Bench { step_up, config, clock, told, joint, identities: Identities::default(), directory }
     }
 
     /// The same host after a crash: memory is gone, the state directory is not.
     pub(super) fn restarted(self) -> Bench {
-        let Bench { step_up, config, clock, told, joint, directory } = self;
+        let Bench { step_up, config, clock, told, joint, identities, directory } = self;
         drop(step_up);
         let step_up = StepUp::open(directory.path(), clock.clone()).unwrap();
-        Bench { step_up, config, clock, told, joint, directory }
+        Bench { step_up, config, clock, told, joint, identities, directory }
     }
 
     pub(super) fn visit(&self) -> Visit<'_> {
-        Visit { config: &self.config, joint: &self.joint }
+        Visit { config: &self.config, joint: &self.joint, identities: &self.identities }
     }
 
     pub(super) fn wait(&self, seconds: u64) {
