@@ -23,8 +23,8 @@ mod watch;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use identity::{
-    Assurance, ClaimNames, ClientAuthentication, Freshness, IdentityProvider, IntrospectionClient, PeerConfig,
-    Profile, Secret, TokenIssuer, is_https_url,
+    Assurance, ClaimNames, ClientAuthentication, Freshness, IdentityProvider, IntrospectionClient, PeerConfig, Profile,
+    Secret, TokenIssuer, is_https_url,
 };
 pub use watch::{WatchError, Watcher};
 

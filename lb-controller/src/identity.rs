@@ -81,7 +81,8 @@ impl Identities {
                 .map(Arc::new)
                 .with_context(|| format!("the identity provider {}", wanted.name)),
         };
-        let before = |wanted| previous.and_then(|all| all.bearers.issuers().iter().find(|known| known.config() == wanted));
+        let before =
+            |wanted| previous.and_then(|all| all.bearers.issuers().iter().find(|known| known.config() == wanted));
         let issuer = |wanted| match before(wanted) {
             Some(known) => Ok(known.clone()),
             None => bearer::Issuer::new(wanted, clock, runtime)

@@ -128,6 +128,29 @@ impl Browser {
         self.get_text(&format!("element/{}/computedlabel", element.0)).await
     }
 
+    /// Everything from now on happens in the window that opened last; waits for one that is not `known`. Returns it.
+    pub async fn enter_new_window(&self, known: &[String]) -> Result<String> {
+        let deadline = Instant::now() + APPEARS_WITHIN;
+        loop {
+            if let Some(new) = self.windows().await?.into_iter().find(|window| !known.contains(window)) {
+                self.enter_window(&new).await?;
+                return Ok(new);
+            }
+            ensure!(Instant::now() < deadline, "no window opened");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub async fn enter_window(&self, window: &str) -> Result<()> {
+        self.post("window", json!({ "handle": window })).await.map(drop)
+    }
+
+    /// All that are open.
+    pub async fn windows(&self) -> Result<Vec<String>> {
+        let handles = self.driver.get(&self.path("window/handles")).await?;
+        Ok(serde_json::from_value(handles)?)
+    }
+
     async fn get_text(&self, what: &str) -> Result<String> {
         let value = self.driver.get(&self.path(what)).await?;
         Ok(value.as_str().with_context(|| format!("{what} is no text: {value}"))?.to_owned())
@@ -154,6 +177,8 @@ fn capabilities(profile: &TempDir, javascript: bool) -> Value {
     let mut arguments = vec!["--headless", "--disable-gpu", "--disable-quic", "--no-first-run", &profile];
     arguments.extend(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
     arguments.extend(["--ignore-certificate-errors", "--disable-dev-shm-usage"]);
+    // Names of one site, for what depends on origins and sites.
+    arguments.push("--host-resolver-rules=MAP shop.test 127.0.0.1,MAP *.shop.test 127.0.0.1");
     if nix::unistd::geteuid().is_root() {
         // Chromium's sandbox refuses root; what is opened here is our own.
         arguments.push("--no-sandbox");

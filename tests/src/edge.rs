@@ -34,12 +34,18 @@ impl Edge {
 
     /// Starts one in front of `backend`: everything needs a session, a refund over 500.00 a code.
     pub fn start(backend: SocketAddr) -> Result<Edge> {
-        static STARTED: AtomicU32 = AtomicU32::new(0);
-        let program = program().context("LB_CONTROLLER is not set; run the tests with `cargo xtask test`")?;
-        let folder = TempDir::new()?;
         let address = free_address()?;
+        Edge::start_at(address, &[&service(address, backend), &alice()?, RULES].concat())
+    }
+
+    /// Starts one at `address` with the configuration `text`, to which its folder for state is added.
+    pub fn start_at(address: SocketAddr, text: &str) -> Result<Edge> {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let program = find_program()?;
+        let folder = TempDir::new()?;
         let config = folder.path().join("edge.yaml");
-        fs::write(&config, configuration(&folder, address, backend, &hash_password(&program)?))?;
+        let state_dir = folder.path().join("state");
+        fs::write(&config, format!("state_dir: {}\n{text}", state_dir.display()))?;
         // Unique among all processes that test at the same time.
         let instance = format!("lb-test-{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
         let log = fs::File::create(folder.path().join("log"))?;
@@ -56,6 +62,24 @@ impl Edge {
         Ok(edge)
     }
 
+    /// What it said so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Where it keeps its state.
+    pub fn state_dir(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// Runs the controller's command line against it; returns what that printed.
+    pub fn command(&self, arguments: &[&str]) -> Result<String> {
+        let output = Command::new(find_program()?).args(["--instance", &self.instance]).args(arguments).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{arguments:?} failed ({}): {said}", output.status);
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     pub fn url(&self, path: &str) -> String {
         format!("https://{}{path}", self.address)
     }
@@ -65,7 +89,7 @@ impl Edge {
         while TcpStream::connect(self.address).is_err() {
             let ended = self.process.try_wait()?;
             if ended.is_some() || Instant::now() > deadline {
-                let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+                let log = self.log();
                 bail!("the controller does not listen on {} (ended: {ended:?}); it said:\n{log}", self.address);
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -97,13 +121,11 @@ pub fn totp_code(steps_ahead: i64) -> Result<String> {
     Ok(totp.generate(step * STEP_SECONDS).to_string())
 }
 
-fn configuration(folder: &TempDir, address: SocketAddr, backend: SocketAddr, password_hash: &str) -> String {
-    let state_dir = folder.path().join("state");
-    let (state_dir, port) = (state_dir.display(), address.port());
-    let secret = Secret::from(TOTP_SECRET).to_base32();
+/// A service at `address` in front of `backend`, where everything needs a session.
+pub fn service(address: SocketAddr, backend: SocketAddr) -> String {
+    let port = address.port();
     format!(
-        "state_dir: {state_dir}
-services:
+        "services:
   - {{name: shop, vips: [127.0.0.1], port: {port}}}
 pools:
   - name: shop
@@ -111,18 +133,33 @@ pools:
     health: {{path: /healthz, interval: 1s, timeout: 1s, rise: 1, fall: 3}}
 routes:
   - {{path: /**, pool: shop}}
-users:
+"
+    )
+}
+
+/// The one built-in user.
+pub fn alice() -> Result<String> {
+    let (password_hash, secret) = (hash_password(&find_program()?)?, Secret::from(TOTP_SECRET).to_base32());
+    Ok(format!(
+        "users:
   - name: {USER}
     password_hash: '{password_hash}'
     totp_secret: {secret}
-rules:
-  - id: refund-over-limit
-    match: {{methods: [POST], paths: [/refunds]}}
-    body: {{facts: {{amount: {{pointer: /amount, kind: decimal2}}}}}}
-    when: body.amount > 500.00
-    require: {{methods: [totp], max_age: 5m}}
 "
-    )
+    ))
+}
+
+/// A refund over 500.00 needs a code.
+pub const RULES: &str = "rules:
+  - id: refund-over-limit
+    match: {methods: [POST], paths: [/refunds]}
+    body: {facts: {amount: {pointer: /amount, kind: decimal2}}}
+    when: body.amount > 500.00
+    require: {methods: [totp], max_age: 5m}
+";
+
+fn find_program() -> Result<PathBuf> {
+    program().context("LB_CONTROLLER is not set; run the tests with `cargo xtask test`")
 }
 
 fn hash_password(program: &PathBuf) -> Result<String> {
@@ -135,6 +172,6 @@ fn hash_password(program: &PathBuf) -> Result<String> {
 }
 
 /// A port that was free a moment ago.
-fn free_address() -> Result<SocketAddr> {
+pub fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }

@@ -22,4 +22,5 @@ pub mod program;
 pub mod stage;
 pub mod steady;
 pub mod veth;
+pub mod visitor;
 pub mod websocket;

@@ -42,6 +42,9 @@ impl Origin {
     /// | `/stream` | the request's body, piece by piece as it arrives |
     /// | `/slow` | ten pieces over two seconds |
     /// | `/ws` | WebSocket, every message sent back |
+    /// | `/app` | a page whose script asks for a refund |
+    /// | `/vault` | 401 with RFC 9470's challenge until the assertion says level 2 |
+    /// | `/vault/never` | the same, whatever it says |
     /// | any other | `{"backend", "method", "path", "headers", "body"}` as received |
     pub async fn serve(self: Arc<Origin>, listener: TcpListener) -> Result<()> {
         loop {

@@ -16,13 +16,15 @@ pub(super) async fn list(State(state): State<Arc<AdminState>>) -> Json<Vec<ApiKe
 
 pub(super) async fn create(State(state): State<Arc<AdminState>>, Json(new): Json<NewApiKey>) -> Answer<NewSecret> {
     let about = format!("a new key of {}", new.user);
-    let key = on_disk(state, "create", about, move |state| state.edge.api_keys.create(new, state.edge.clock.now())).await?;
+    let key =
+        on_disk(state, "create", about, move |state| state.edge.api_keys.create(new, state.edge.clock.now())).await?;
     Ok(Json(NewSecret { key: key.to_string() }))
 }
 
 pub(super) async fn rotate(State(state): State<Arc<AdminState>>, Json(id): Json<String>) -> Answer<NewSecret> {
     let key =
-        on_disk(state, "rotate", id.clone(), move |state| state.edge.api_keys.rotate(&id, state.edge.clock.now())).await?;
+        on_disk(state, "rotate", id.clone(), move |state| state.edge.api_keys.rotate(&id, state.edge.clock.now()))
+            .await?;
     Ok(Json(NewSecret { key: key.to_string() }))
 }
 

@@ -208,7 +208,8 @@ impl ApiKeys {
 }
 
 fn check(new: &NewApiKey) -> Result<(), KeyError> {
-    let is_plain = |text: &String| !text.is_empty() && text.len() <= LONGEST_NAME_BYTES && !text.contains(char::is_control);
+    let is_plain =
+        |text: &String| !text.is_empty() && text.len() <= LONGEST_NAME_BYTES && !text.contains(char::is_control);
     if !is_plain(&new.user) || !is_plain(&new.name) {
         return Err(KeyError::Unfit("user and name have 1 to 128 bytes without control characters"));
     }
@@ -313,8 +314,11 @@ mod tests {
     fn all_keys_of_a_user_and_of_nobody_else_are_to_be_regenerated() {
         let folder = tempfile::tempdir().unwrap();
         let keys = open(&folder);
-        let (one, two, other) =
-            (keys.create(new("carol"), 1).unwrap(), keys.create(new("carol"), 2).unwrap(), keys.create(new("dave"), 3).unwrap());
+        let (one, two, other) = (
+            keys.create(new("carol"), 1).unwrap(),
+            keys.create(new("carol"), 2).unwrap(),
+            keys.create(new("dave"), 3).unwrap(),
+        );
         assert_eq!(keys.require_regeneration_of_user("carol").unwrap(), 2);
         for (text, expected) in [(one, false), (two, false), (other, true)] {
             assert_eq!(keys.authenticate(&text, 10).is_ok(), expected);
@@ -343,9 +347,14 @@ mod tests {
         let text = keys.create(new("carol"), 1).unwrap();
         let (head, secret) = text.rsplit_once('_').unwrap();
         let upper = head.strip_prefix("lbk_").unwrap().to_uppercase();
-        for other in
-            [String::new(), head.to_owned(), format!("{head}_"), format!("{} ", &*text), format!("{}=", &*text), secret.to_owned()]
-        {
+        for other in [
+            String::new(),
+            head.to_owned(),
+            format!("{head}_"),
+            format!("{} ", &*text),
+            format!("{}=", &*text),
+            secret.to_owned(),
+        ] {
             assert_eq!(keys.authenticate(&other, 2).err(), Some(KeyRefused::Unknown), "{other}");
         }
         if upper != upper.to_lowercase() {

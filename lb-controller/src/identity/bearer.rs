@@ -236,7 +236,8 @@ impl Bearers {
             (Some(Possession::Certificate(bound)), Scheme::Bearer) if presented.certificate == Some(*bound) => Ok(()),
             (Some(Possession::Certificate(_)), _) => Err(BadToken::Possession("another client certificate").into()),
             (Some(Possession::Key(thumbprint)), Scheme::Dpop) => {
-                let proof = presented.proof.ok_or(TokenRefused::Proof(BadToken::Possession("no single DPoP header")))?;
+                let proof =
+                    presented.proof.ok_or(TokenRefused::Proof(BadToken::Possession("no single DPoP header")))?;
                 let proof = Proof { proof, presented, thumbprint };
                 proof.check(&self.proofs_seen, self.clock.now()).map_err(TokenRefused::Proof)
             }

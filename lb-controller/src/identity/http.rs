@@ -89,7 +89,8 @@ impl HttpClient {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(peer.timeout));
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1().wrap_connector(tcp);
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1().wrap_connector(tcp);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(hyper_util::rt::TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(20))
@@ -105,7 +106,12 @@ impl HttpClient {
     }
 
     /// Posts a form; `authorization` goes along when the client proves itself by it.
-    pub(super) async fn post(&self, url: &str, form: String, authorization: Option<&str>) -> Result<Answer, Unavailable> {
+    pub(super) async fn post(
+        &self,
+        url: &str,
+        form: String,
+        authorization: Option<&str>,
+    ) -> Result<Answer, Unavailable> {
         let mut request = Request::post(url)
             .header(header::ACCEPT, "application/json")
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
@@ -143,7 +149,9 @@ async fn ask(
     let (parts, body) = response.into_parts();
     match Limited::new(body, LONGEST_ANSWER_BYTES).collect().await {
         Ok(body) => Ok(Answer { status: parts.status, headers: parts.headers, body: body.to_bytes() }),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Unavailable::TooLong { url: url.to_owned() }),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Unavailable::TooLong { url: url.to_owned() })
+        }
         Err(error) => Err(unreachable(&*error)),
     }
 }
@@ -184,7 +192,8 @@ pub(super) fn authorities(peer: &PeerConfig) -> anyhow::Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     match &peer.ca {
         Some(file) => {
-            let pem = std::fs::read(file).map_err(|error| anyhow::anyhow!("cannot read {}: {error}", file.display()))?;
+            let pem =
+                std::fs::read(file).map_err(|error| anyhow::anyhow!("cannot read {}: {error}", file.display()))?;
             for certificate in CertificateDer::pem_slice_iter(&pem) {
                 roots.add(certificate.map_err(|error| anyhow::anyhow!("{} is no PEM: {error}", file.display()))?)?;
             }

@@ -157,7 +157,11 @@ mod tests {
             ("a logout token", json!({"events": {}}), bad(BadToken::Kind("a logout token is no ID token"))),
             ("no auth_time", json!({"auth_time": null}), bad(BadToken::Claim("auth_time"))),
             ("auth_time in the future", json!({"auth_time": NOW + 6}), bad(BadToken::Early("auth_time"))),
-            ("a fresh iat for an old login", json!({"auth_time": NOW - 306}), unmet("the login is older than was asked for")),
+            (
+                "a fresh iat for an old login",
+                json!({"auth_time": NOW - 306}),
+                unmet("the login is older than was asked for"),
+            ),
             ("the oldest that will do", json!({"auth_time": NOW - 305}), Ok(())),
             ("a weaker login", json!({"acr": "silver"}), unmet("the login is not as strong as was asked for")),
             ("an unknown strength", json!({"acr": "platinum"}), unmet("the login is not as strong as was asked for")),

@@ -216,8 +216,7 @@ mod tests {
         let good = sign(&json!({"typ": "JWT"}), &json!({"sub": "carol"}));
         let parts: Vec<&str> = good.split('.').collect();
         let (header, payload, signature) = (parts[0], parts[1], parts[2]);
-        let with_header =
-            |value: Value| format!("{}.{payload}.{signature}", URL_SAFE_NO_PAD.encode(value.to_string()));
+        let with_header = |value: Value| format!("{}.{payload}.{signature}", URL_SAFE_NO_PAD.encode(value.to_string()));
         let hs256 = jsonwebtoken::encode(
             &OwnHeader::new(Algorithm::HS256),
             &json!({"sub": "carol"}),

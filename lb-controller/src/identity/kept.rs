@@ -165,7 +165,8 @@ mod tests {
     /// It answers with how often it was asked.
     fn issuer() -> Issuer {
         let (clock, asked, answers) = (Clock::fixed(1_000_000), Arc::default(), Arc::new(true.into()));
-        let (count, up): (Arc<AtomicUsize>, Arc<std::sync::atomic::AtomicBool>) = (Arc::clone(&asked), Arc::clone(&answers));
+        let (count, up): (Arc<AtomicUsize>, Arc<std::sync::atomic::AtomicBool>) =
+            (Arc::clone(&asked), Arc::clone(&answers));
         let kept = Kept::new(clock.clone(), Handle::current(), move || {
             let (number, up) = (count.fetch_add(1, Ordering::SeqCst) + 1, up.load(Ordering::SeqCst));
             async move {
@@ -191,7 +192,9 @@ mod tests {
         let issuer = issuer();
         assert_eq!(*issuer.kept.get().await.unwrap(), 1);
         issuer.answers.store(false, Ordering::SeqCst);
-        for (after, usable) in [(10, true), (FRESH_SECONDS + 1, true), (USABLE_SECONDS - 1, true), (USABLE_SECONDS, false)] {
+        for (after, usable) in
+            [(10, true), (FRESH_SECONDS + 1, true), (USABLE_SECONDS - 1, true), (USABLE_SECONDS, false)]
+        {
             issuer.clock.set(1_000_000 + after);
             assert_eq!(issuer.kept.get().await.is_ok(), usable, "after {after} s");
         }

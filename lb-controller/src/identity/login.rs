@@ -91,7 +91,8 @@ impl Provider {
     /// Where to send the browser, and what to keep until it comes back.
     pub(crate) async fn begin(&self, ask: Ask) -> Result<(String, Flow), Unavailable> {
         let metadata = self.metadata.get_younger_than(METADATA_AT_LOGIN_SECONDS).await?;
-        let endpoint = metadata.authorization_endpoint.as_deref().ok_or_else(|| self.lacks("authorization_endpoint"))?;
+        let endpoint =
+            metadata.authorization_endpoint.as_deref().ok_or_else(|| self.lacks("authorization_endpoint"))?;
         let flow = Flow::begin(&self.config.name, ask, self.clock.now());
         let parameters = parameters(&self.config, &metadata, &flow);
         let parameters = match &metadata.pushed_authorization_request_endpoint {
@@ -119,7 +120,8 @@ impl Provider {
         let answer = self.post_as_client(metadata, url, parameters).await?;
         // 201 (RFC 9126 §2.2).
         if !answer.status.is_success() {
-            let error = answer.parse::<ErrorResponse>(url).map_or_else(|_| answer.status.to_string(), |error| error.error);
+            let error =
+                answer.parse::<ErrorResponse>(url).map_or_else(|_| answer.status.to_string(), |error| error.error);
             return Err(Unavailable::Unusable { url: url.to_owned(), reason: shortened(&error) });
         }
         let pushed: Pushed = answer.parse(url)?;
@@ -278,7 +280,8 @@ mod tests {
     use crate::identity::testing_provider;
 
     fn sent(profile: Profile, claims_supported: bool, change: impl FnOnce(&mut Flow)) -> Vec<(&'static str, String)> {
-        let assurance = Assurance { acr: vec![("gold".into(), Level(2)), ("silver".into(), Level(1))], amr: Vec::new() };
+        let assurance =
+            Assurance { acr: vec![("gold".into(), Level(2)), ("silver".into(), Level(1))], amr: Vec::new() };
         let provider = IdentityProvider { assurance, ..testing_provider(profile) };
         let metadata = serde_json::json!({
             "issuer": "https://idp.example", "jwks_uri": "https://idp.example/jwks",
@@ -292,7 +295,8 @@ mod tests {
 
     #[test]
     fn the_request_asks_for_what_is_needed_in_the_form_that_the_provider_takes() {
-        let value = |sent: &[(&str, String)], name| sent.iter().find(|(own, _)| *own == name).map(|(_, value)| value.clone());
+        let value =
+            |sent: &[(&str, String)], name| sent.iter().find(|(own, _)| *own == name).map(|(_, value)| value.clone());
         let step_up = |flow: &mut Flow| {
             flow.level = Some(2);
             flow.max_age = Some(300);

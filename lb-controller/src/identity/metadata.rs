@@ -54,7 +54,8 @@ impl Metadata {
                 return Err(format!("its {name} is no https URL"));
             }
         }
-        if self.code_challenge_methods_supported.as_ref().is_some_and(|known| !known.iter().any(|name| name == "S256")) {
+        if self.code_challenge_methods_supported.as_ref().is_some_and(|known| !known.iter().any(|name| name == "S256"))
+        {
             return Err("it does not know PKCE with S256".to_owned());
         }
         Ok(())

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use super::http::HttpClient;
-use super::key_set::KeySet;
 use super::kept::Kept;
+use super::key_set::KeySet;
 use super::metadata::Metadata;
 use crate::clock::Clock;
 use crate::config::{IdentityProvider, PeerConfig};

@@ -90,7 +90,12 @@ pub(super) fn groups(claims: &Claims, names: &ClaimNames, issuer: &str) -> Vec<S
     let kept: Vec<String> = all.iter().take(MOST_GROUPS).take_while(fits).map(|group| (*group).to_owned()).collect();
     if kept.len() < all.len() {
         let (all, kept) = (all.len(), kept.len());
-        tracing::warn!(issuer, all, kept, "a user has more groups than fit; choose those that rules need with `group_prefixes`");
+        tracing::warn!(
+            issuer,
+            all,
+            kept,
+            "a user has more groups than fit; choose those that rules need with `group_prefixes`"
+        );
     }
     // Microsoft Entra leaves the list out when it is long, and says where it could be asked for.
     if claims.get("_claim_names").and_then(|names_elsewhere| names_elsewhere.get(&names.groups)).is_some() {
@@ -142,7 +147,13 @@ mod tests {
             ("of another type", "groups", json!({"groups": {"a": 1}}), &[], vec![]),
             ("numbers among them", "groups", json!({"groups": ["a", 1, null]}), &[], vec!["a"]),
             ("inside", "realm_access.roles", json!({"realm_access": {"roles": ["a"]}}), &[], vec!["a"]),
-            ("a name with dots", "https://x.example/groups", json!({"https://x.example/groups": ["a"]}), &[], vec!["a"]),
+            (
+                "a name with dots",
+                "https://x.example/groups",
+                json!({"https://x.example/groups": ["a"]}),
+                &[],
+                vec!["a"],
+            ),
             ("chosen by prefix", "groups", json!({"groups": ["lb-a", "other"]}), &["lb-"], vec!["lb-a"]),
         ];
         for (name, path, value, prefixes, expected) in rows {

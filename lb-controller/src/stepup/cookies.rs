@@ -60,13 +60,16 @@ pub(super) fn transaction_of(secret: &str) -> Option<RandomId> {
 /// The name of the cookie of a trip with this state; `None` for what is no state of ours.
 pub(super) fn trip_name(state: &str) -> Option<String> {
     const STATE_LENGTH: usize = 43;
-    let is_ours = state.len() == STATE_LENGTH && state.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    let is_ours =
+        state.len() == STATE_LENGTH && state.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
     is_ours.then(|| format!("{TRIP_PREFIX}{}", &state[..8]))
 }
 
 /// The names of all trips' cookies that a name of ours could be.
 pub(super) fn trips(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let is_plain = |digits: &str| digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    let is_plain = |digits: &str| {
+        digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
     all(headers).map(|(name, _)| name).filter(move |name| name.strip_prefix(TRIP_PREFIX).is_some_and(is_plain))
 }
 

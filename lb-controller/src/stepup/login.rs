@@ -137,9 +137,13 @@ impl StepUp {
         visit.joint.failed(visit.config, &request.client);
         const WRONG: &str = "User name or password is wrong.";
         match ClientKind::of(request) {
-            ClientKind::Browser => {
-                with_www_authenticate(login_form(visit.config, request, StatusCode::UNAUTHORIZED, user_name, Some(WRONG)))
-            }
+            ClientKind::Browser => with_www_authenticate(login_form(
+                visit.config,
+                request,
+                StatusCode::UNAUTHORIZED,
+                user_name,
+                Some(WRONG),
+            )),
             _ => unauthenticated(request, "login-failed", "Login failed", WRONG),
         }
     }
@@ -247,13 +251,7 @@ impl StepUp {
     }
 }
 
-fn login_form(
-    config: &Config,
-    request: &Inbound,
-    status: StatusCode,
-    user: &str,
-    error: Option<&str>,
-) -> OwnResponse {
+fn login_form(config: &Config, request: &Inbound, status: StatusCode, user: &str, error: Option<&str>) -> OwnResponse {
     let nonce = Nonce::new();
     let query = request.target.split_once('?').map(|(_, query)| format!("?{query}")).unwrap_or_default();
     let link = |name: &str| format!("/.lb/login/{name}{query}");

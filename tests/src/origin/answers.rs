@@ -24,6 +24,9 @@ use crate::websocket;
 type Answer = Response<BoxBody<Bytes, hyper::Error>>;
 
 const PAGE: &str = include_str!("shop.html");
+const APP: &str = include_str!("app.html");
+/// The challenge of RFC 9470.
+const ASKS: &str = r#"Bearer error="insufficient_user_authentication", acr_values="urn:lb:acr:2""#;
 
 pub(super) async fn answer(origin: Arc<Origin>, request: Request<Incoming>) -> Result<Answer, hyper::Error> {
     let method = request.method().clone();
@@ -38,6 +41,9 @@ pub(super) async fn answer(origin: Arc<Origin>, request: Request<Incoming>) -> R
         (_, "/stream") => Response::new(request.into_body().boxed()),
         (_, "/slow") => Response::new(Drip::new(10, Duration::from_millis(200)).map_err(never).boxed()),
         (Method::GET, "/ws") => web_socket(request),
+        (Method::GET, "/app") => text(StatusCode::OK, "text/html", APP.into()),
+        (_, "/vault") if claims(request.headers()).is_none_or(|claims| claims["acr"] == "urn:lb:acr:1") => asks(),
+        (_, "/vault/never") => asks(),
         _ => json_answer(StatusCode::OK, &received(&origin, request).await?),
     })
 }
@@ -66,6 +72,12 @@ fn claims(headers: &HeaderMap) -> Option<Value> {
     let token = headers.get("lb-assertion")?.to_str().ok()?;
     let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
     serde_json::from_slice(&payload).ok()
+}
+
+fn asks() -> Answer {
+    let mut answer = text(StatusCode::UNAUTHORIZED, "text/plain", "more proof, please\n".into());
+    answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(ASKS));
+    answer
 }
 
 fn refund_count(origin: &Origin) -> Value {

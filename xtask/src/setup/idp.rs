@@ -24,7 +24,8 @@ pub(crate) struct Idp {
 pub(crate) fn find(workspace: &Workspace) -> Option<Idp> {
     let home = home(workspace);
     let node = node(workspace)?;
-    let is_current = |name| fs::read(home.join("installed").join(name)).ok() == fs::read(sources(workspace).join(name)).ok();
+    let is_current =
+        |name| fs::read(home.join("installed").join(name)).ok() == fs::read(sources(workspace).join(name)).ok();
     MANIFESTS.into_iter().all(is_current).then_some(Idp { node, home })
 }
 
@@ -47,8 +48,7 @@ fn install(workspace: &Workspace) -> Result<()> {
     // npm itself, not the program of that name: the package unpacks that as a copy which does not find its library.
     let npm = folder.with_file_name("lib").join("node_modules/npm/bin/npm-cli.js");
     let path = std::env::join_paths(
-        std::iter::once(folder.to_owned())
-            .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
+        std::iter::once(folder.to_owned()).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
     )?;
     let mut command = Command::new(&node);
     command.arg(npm).args(["ci", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"]).current_dir(&home);

@@ -8,8 +8,8 @@ use lb_policy::{Level, Method};
 use super::super::section::{Complaint, Names, Problems, Section};
 use super::super::tree::Node;
 use super::super::{
-    Assurance, ClaimNames, ClientAuthentication, Freshness, IdentityProvider, PeerConfig, Profile, Secret, is_https_url,
-    values,
+    Assurance, ClaimNames, ClientAuthentication, Freshness, IdentityProvider, PeerConfig, Profile, Secret,
+    is_https_url, values,
 };
 use super::path_in;
 
@@ -27,7 +27,8 @@ pub(super) fn providers(config: &Section<'_>, folder: &Path) -> Vec<IdentityProv
     let mut providers: Vec<IdentityProvider> = Vec::new();
     for node in nodes {
         let Some(provider) = provider(node, &mut names, folder, config.problems) else { continue };
-        let is_same = |other: &IdentityProvider| other.issuer == provider.issuer && other.client_id == provider.client_id;
+        let is_same =
+            |other: &IdentityProvider| other.issuer == provider.issuer && other.client_id == provider.client_id;
         if providers.iter().any(is_same) {
             config.problems.report(&node.place, "another identity provider has this issuer and client_id");
         }

@@ -19,8 +19,13 @@ struct Habits {
 }
 
 /// Values of RFC 8176 that mean one of our methods and nothing weaker.
-const RFC_8176: &[(&str, Method)] =
-    &[("pwd", Method::Password), ("pin", Method::Pin), ("otp", Method::Totp), ("hwk", Method::Webauthn), ("sms", Method::Sms)];
+const RFC_8176: &[(&str, Method)] = &[
+    ("pwd", Method::Password),
+    ("pin", Method::Pin),
+    ("otp", Method::Totp),
+    ("hwk", Method::Webauthn),
+    ("sms", Method::Sms),
+];
 
 const HABITS: &[Habits] = &[
     Habits {

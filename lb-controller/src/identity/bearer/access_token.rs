@@ -90,7 +90,11 @@ fn has_user(claims: &Claims) -> bool {
 /// `scope` (RFC 9068 §2.2.3), or `scp` of Okta and Entra.
 fn scopes(claims: &Claims) -> Vec<String> {
     let all = ["scope", "scp"].into_iter().flat_map(|name| claims.texts(name));
-    all.flat_map(|text| text.split(' ')).filter(|scope| !scope.is_empty()).take(MOST_SCOPES).map(str::to_owned).collect()
+    all.flat_map(|text| text.split(' '))
+        .filter(|scope| !scope.is_empty())
+        .take(MOST_SCOPES)
+        .map(str::to_owned)
+        .collect()
 }
 
 /// What `cnf` asks for. One that is not understood is not skipped: the token would become a bearer token.

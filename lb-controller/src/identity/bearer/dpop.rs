@@ -64,7 +64,8 @@ impl Proof<'_> {
 
     /// Compared without query and fragment, and with scheme and host in the form of RFC 3986 §6.2.2.
     fn is_of_this_request(&self, url: &str) -> bool {
-        let Some(rest) = url.get(..8).filter(|scheme| scheme.eq_ignore_ascii_case("https://")).map(|_| &url[8..]) else {
+        let Some(rest) = url.get(..8).filter(|scheme| scheme.eq_ignore_ascii_case("https://")).map(|_| &url[8..])
+        else {
             return false;
         };
         let rest = rest.split(['?', '#']).next().unwrap_or_default();

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::{Assurance, PeerConfig, Profile};
-use crate::identity::key_set::KeySet;
 use crate::identity::kept::Kept;
+use crate::identity::key_set::KeySet;
 use crate::identity::testing::{keys, sign};
 
 const NOW: u64 = 1_000_000;
@@ -106,13 +106,31 @@ async fn an_access_token_is_its_issuers_word_for_this_audience_now_and_no_other_
         ("without an end", marked, "at+jwt", json!({"exp": null}), invalid(BadToken::Claim("exp"))),
         ("not yet", marked, "at+jwt", json!({"nbf": NOW + 6}), invalid(BadToken::Early("nbf"))),
         ("from the future", marked, "at+jwt", json!({"iat": NOW + 6}), invalid(BadToken::Early("iat"))),
-        ("a login of the future", marked, "at+jwt", json!({"auth_time": NOW + 6}), invalid(BadToken::Early("auth_time"))),
+        (
+            "a login of the future",
+            marked,
+            "at+jwt",
+            json!({"auth_time": NOW + 6}),
+            invalid(BadToken::Early("auth_time")),
+        ),
         ("another audience", marked, "at+jwt", json!({"aud": "https://other"}), invalid(BadToken::Audience)),
         ("no audience", marked, "at+jwt", json!({"aud": null}), invalid(BadToken::Audience)),
         ("another issuer", marked, "at+jwt", json!({"iss": "https://evil"}), invalid(BadToken::Issuer)),
         ("no issuer", marked, "at+jwt", json!({"iss": null}), invalid(BadToken::Claim("iss"))),
-        ("bound to nothing that is known", marked, "at+jwt", json!({"cnf": {"x": "y"}}), invalid(BadToken::Claim("cnf"))),
-        ("bound to two things", marked, "at+jwt", json!({"cnf": {"jkt": "a", "x5t#S256": "b"}}), invalid(BadToken::Claim("cnf"))),
+        (
+            "bound to nothing that is known",
+            marked,
+            "at+jwt",
+            json!({"cnf": {"x": "y"}}),
+            invalid(BadToken::Claim("cnf")),
+        ),
+        (
+            "bound to two things",
+            marked,
+            "at+jwt",
+            json!({"cnf": {"jkt": "a", "x5t#S256": "b"}}),
+            invalid(BadToken::Claim("cnf")),
+        ),
     ];
     for (name, types, typ, changes, expected) in rows {
         let token = sign(&json!({"typ": typ}), &with(changes));
@@ -198,9 +216,27 @@ async fn a_token_bound_to_a_key_counts_with_a_fresh_proof_for_this_request_once(
     let rows: &[(&str, &str, Value, Value, Result<(), TokenRefused>)] = &[
         ("honest", &bound, header.clone(), json!({}), Ok(())),
         ("another method", &bound, header.clone(), json!({"htm": "POST"}), possession("htm is another method")),
-        ("another path", &bound, header.clone(), json!({"htu": "https://api.example/other"}), possession("htu is another URL")),
-        ("another host", &bound, header.clone(), json!({"htu": "https://evil/orders"}), possession("htu is another URL")),
-        ("plain HTTP", &bound, header.clone(), json!({"htu": "http://api.example/orders"}), possession("htu is another URL")),
+        (
+            "another path",
+            &bound,
+            header.clone(),
+            json!({"htu": "https://api.example/other"}),
+            possession("htu is another URL"),
+        ),
+        (
+            "another host",
+            &bound,
+            header.clone(),
+            json!({"htu": "https://evil/orders"}),
+            possession("htu is another URL"),
+        ),
+        (
+            "plain HTTP",
+            &bound,
+            header.clone(),
+            json!({"htu": "http://api.example/orders"}),
+            possession("htu is another URL"),
+        ),
         ("with a query", &bound, header.clone(), json!({"htu": "https://api.example/orders?a=1"}), Ok(())),
         ("of another token", &bound, header.clone(), json!({"ath": "x"}), possession("ath is of another token")),
         ("of no token", &bound, header.clone(), json!({"ath": null}), possession("ath is of another token")),
@@ -208,7 +244,13 @@ async fn a_token_bound_to_a_key_counts_with_a_fresh_proof_for_this_request_once(
         ("of the future", &bound, header.clone(), json!({"iat": NOW + 61}), bad(BadToken::Early("iat"))),
         ("without an id", &bound, header.clone(), json!({"jti": null}), bad(BadToken::Claim("jti"))),
         ("without a key", &bound, json!({"typ": "dpop+jwt"}), json!({}), possession("it carries no key")),
-        ("of another kind", &bound, json!({"typ": "JWT", "jwk": jwk}), json!({}), bad(BadToken::Kind("a DPoP proof is meant"))),
+        (
+            "of another kind",
+            &bound,
+            json!({"typ": "JWT", "jwk": jwk}),
+            json!({}),
+            bad(BadToken::Kind("a DPoP proof is meant")),
+        ),
         ("by another key", &other_key, header.clone(), json!({}), possession("the token is bound to another key")),
         (
             "for a token that is bound to none",
