@@ -4,6 +4,7 @@
 mod output;
 
 mod api_keys;
+mod audit;
 mod backends;
 mod capture;
 mod check;
@@ -62,6 +63,8 @@ enum Command {
     Lists(lists::Arguments),
     /// Say which rule a request meets, on which facts, what is required and what was had.
     Explain(explain::Arguments),
+    /// Check that an audit trail is whole: nothing taken out, changed or put in.
+    Audit(audit::Arguments),
     /// Make, list, rotate and revoke the API keys of programs.
     ApiKeys(api_keys::Arguments),
     /// Stop a running controller gracefully; XDP stays attached.
@@ -90,6 +93,7 @@ impl Cli {
             Command::Backends(arguments) => backends::run(instance, arguments),
             Command::Lists(arguments) => lists::run(instance, arguments),
             Command::Explain(arguments) => explain::run(instance, arguments),
+            Command::Audit(arguments) => audit::run(arguments),
             Command::ApiKeys(arguments) => api_keys::run(instance, arguments),
             Command::Stop(arguments) => stop::run(instance, arguments),
             Command::Unblock(arguments) => unblock::run(instance, arguments),

@@ -13,6 +13,8 @@ use lb_datapath::{
 };
 use lb_policy::{Levels, RuleSet};
 
+use crate::audit::TrailConfig;
+
 mod compile;
 mod diagnostic;
 mod identity;
@@ -95,6 +97,8 @@ pub struct Config {
     pub protected_networks: Vec<IpNet>,
     pub lists: ListsConfig,
     pub step_up: StepUpConfig,
+    /// Where the audit trail is kept besides the log; `None`: nowhere.
+    pub audit: Option<TrailConfig>,
     pub rules: Arc<RuleSet>,
 }
 

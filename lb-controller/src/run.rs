@@ -16,6 +16,7 @@ use lb_datapath::{MapsOrigin, Reader, VerifiedSource};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{self, AdminSocket, AdminState};
+use crate::audit::{self, Trail};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::edge::{Edge, Snapshot};
@@ -76,6 +77,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let ended = privileges::drop_all_but_needed()
         .or_exit(ExitKind::Permission)
         .and_then(|()| control.block_on(serve(&options, opened)));
+    audit::flush();
     // Only a start can fail. What an earlier run attached was serving before it, and stays.
     if ended.is_err() && attached_anew {
         datapath::undo(&options);
@@ -102,6 +104,7 @@ impl Opened {
     fn open(options: &Options) -> Result<Opened, Failure> {
         let config = Arc::new(with_interfaces(options)?);
         let admin = AdminSocket::open(options.instance.admin_socket())?;
+        let trail = config.audit.as_ref().map(Trail::open).transpose().or_exit(ExitKind::State)?;
         let step_up = StepUp::open(&config.state_dir, Clock::system()).or_exit(ExitKind::State)?;
         let certificates = CertificateSwitch::new(reload::certificates(&config).or_exit(ExitKind::Certificate)?);
         identity::check(&config).or_exit(ExitKind::Config)?;
@@ -121,6 +124,9 @@ impl Opened {
         };
         let attached_anew = matches!(attached, Some((_, MapsOrigin::Fresh)));
         let reconciler = attached.map(|(reconciler, _)| reconciler);
+        if let Some(trail) = trail {
+            audit::keep_in(trail);
+        }
         Ok(Opened { config, step_up, certificates, listeners, reconciler, lists, attached_anew, admin, metrics })
     }
 }

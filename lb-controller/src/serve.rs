@@ -71,7 +71,8 @@ async fn answer(
     if let Some(leave) = cors::preflight(config, &request) {
         return Ok(leave.map(ResponseBody::from));
     }
-    let request = guard::check(config, peer, request)?;
+    let mut request = guard::check(config, peer, request)?;
+    request.id = Some(record.id());
     record.set_client(request.client.address);
     let session = edge.step_up.session(config, &request);
     let session = session.as_ref();

@@ -9,6 +9,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use crate::audit;
 use crate::edge::Edge;
 
 /// Holds the edge weakly: the edge holds the registry that holds this.
@@ -33,6 +34,9 @@ impl Collector for StepUpCollector {
         let refused = "Session cookies that did not open, had ended, or came twice";
         let counter = encoder.encode_descriptor("session_cookies_refused", refused, None, MetricType::Counter)?;
         ConstCounter::new(load.refused_cookies).encode(counter)?;
+        let lost = "Audit events that found no room in memory, or on disk";
+        let counter = encoder.encode_descriptor("audit_events_lost", lost, None, MetricType::Counter)?;
+        ConstCounter::new(audit::lost_events()).encode(counter)?;
         let gauges = [
             ("parked_requests", "Requests that wait for a step-up", load.parked_requests),
             ("parked_bytes", "Bytes of the bodies that wait for a step-up", load.parked_bytes),

@@ -6,6 +6,7 @@ use super::diagnostic::{Diagnostic, Diagnostics};
 use super::section::{Complaint, Problems, Section};
 use super::{CertificateFiles, Config, tree, values};
 
+mod audit;
 mod decapsulate;
 mod identity;
 mod limits;
@@ -71,6 +72,7 @@ fn whole(section: Section<'_>, source: &str, folder: &Path) -> Option<Config> {
         lists: lists::compile(&section, folder),
         nat: nat::compile(&section, &services),
         step_up,
+        audit: audit::compile(&section, folder),
         rules: rules.unwrap_or_default().into(),
         services,
         new_flows,

@@ -37,6 +37,7 @@ pub fn check(config: &Config, peer: &Peer, mut request: Request<Incoming>) -> Re
 
     let (parts, body) = request.into_parts();
     Ok(Inbound {
+        id: None,
         method: parts.method,
         authority: authority.text,
         host: authority.host,

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use hyper::body::Incoming;
 
+use crate::serve::access_log::RequestId;
+
 /// The other end of one connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -22,6 +24,8 @@ pub struct Peer {
 /// One request after the guard.
 #[derive(Debug)]
 pub struct Inbound {
+    /// As the access log and the answer name it; `None` in tests.
+    pub id: Option<RequestId>,
     pub method: Method,
     /// `host[:port]` as the client named it; the port is kept for redirects and `Forwarded`.
     pub authority: String,
@@ -62,6 +66,7 @@ impl Inbound {
     pub fn copy(&self) -> Option<Inbound> {
         let InboundBody::Whole(body) = &self.body else { return None };
         self.upgrade.is_none().then(|| Inbound {
+            id: self.id,
             method: self.method.clone(),
             authority: self.authority.clone(),
             host: self.host.clone(),

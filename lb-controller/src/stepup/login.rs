@@ -243,7 +243,9 @@ impl StepUp {
             event,
             result,
             user: user_tag,
+            request_id: request.id.map(|id| id.to_string()),
             source: Some(Source::of(request.client.address)),
+            host: Some(&request.host),
             request_method: Some(request.method.as_str()),
             path: Some(&request.path),
             ..Event::default()

@@ -62,6 +62,7 @@ pub(super) fn request(method: &str, target: &str, headers: &[(&str, &str)], body
         map.insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
     Inbound {
+        id: None,
         method: HttpMethod::from_bytes(method.as_bytes()).unwrap(),
         authority: HOST.to_owned(),
         host: HOST.to_owned(),

@@ -1,0 +1,219 @@
+//! Events in a file, one JSON object a line, each with the hash of the line before it: nothing can be taken out, changed or
+//! put in between without the chain showing it from there on.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use aws_lc_rs::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Where the trail is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrailConfig {
+    pub file: PathBuf,
+    /// A larger file is put aside under its name and the number of its last event; the chain goes on in a new one.
+    pub rotate_at_bytes: u64,
+}
+
+/// Takes events from any thread and never waits for the disk.
+#[derive(Debug)]
+pub struct Trail {
+    sender: SyncSender<Message>,
+    lost: Arc<AtomicU64>,
+}
+
+/// Events that may wait for the disk. A burst of refused logins must not make a worker wait, nor take all memory.
+const MOST_WAITING: usize = 16 * 1024;
+/// What precedes the first event of all.
+pub(super) const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+enum Message {
+    Event {
+        at: OffsetDateTime,
+        json: Box<RawValue>,
+    },
+    /// Answers when all before it is on disk.
+    Flush(SyncSender<()>),
+}
+
+/// A line of the file.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Line<'a> {
+    /// Counts up by one.
+    pub(super) seq: u64,
+    /// SHA-256 of the line before it, without its newline, in hex.
+    pub(super) prev: &'a str,
+    /// RFC 3339, UTC.
+    pub(super) at: &'a str,
+    #[serde(borrow)]
+    pub(super) event: &'a RawValue,
+}
+
+pub(super) fn hash_of(line: &[u8]) -> String {
+    digest(&SHA256, line).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Trail {
+    /// Goes on where the file ends, or begins it (mode 0600).
+    ///
+    /// # Errors
+    /// The file's last line is no event of a trail: it is some other file, and must not be written to.
+    pub fn open(config: &TrailConfig) -> Result<Trail> {
+        let chain = Chain::open(config).with_context(|| format!("the audit trail {}", config.file.display()))?;
+        let (sender, receiver) = sync_channel(MOST_WAITING);
+        let lost = Arc::new(AtomicU64::new(0));
+        let counted = lost.clone();
+        std::thread::Builder::new()
+            .name("audit".into())
+            .spawn(move || write_all(chain, &receiver, &counted))
+            .context("cannot start the thread that writes the audit trail")?;
+        Ok(Trail { sender, lost })
+    }
+
+    pub(super) fn append(&self, event: &impl Serialize) {
+        let Ok(json) = serde_json::value::to_raw_value(event) else { return self.lose() };
+        match self.sender.try_send(Message::Event { at: OffsetDateTime::now_utc(), json }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.lose(),
+        }
+    }
+
+    fn lose(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn flush(&self) {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let (done, is_done) = sync_channel(1);
+        if self.sender.send(Message::Flush(done)).is_ok() {
+            let _ = is_done.recv_timeout(PATIENCE);
+        }
+    }
+}
+
+/// Whatever has gathered while the disk was busy is written, and synced, together.
+fn write_all(mut chain: Chain, receiver: &Receiver<Message>, lost: &AtomicU64) {
+    while let Ok(first) = receiver.recv() {
+        let mut waiting = Vec::new();
+        for message in std::iter::once(first).chain(receiver.try_iter()) {
+            match message {
+                Message::Event { at, json } => {
+                    if let Err(error) = chain.append(at, &json) {
+                        if lost.fetch_add(1, Ordering::Relaxed) == 0 {
+                            tracing::error!(%error, "the audit trail cannot be written; events are lost and counted");
+                        }
+                    }
+                }
+                Message::Flush(done) => waiting.push(done),
+            }
+        }
+        if let Err(error) = chain.sync() {
+            tracing::error!(%error, "the audit trail cannot be written to disk");
+        }
+        for done in waiting {
+            let _ = done.send(());
+        }
+    }
+}
+
+/// The end of the chain, and the file it goes on in.
+struct Chain {
+    config: TrailConfig,
+    file: File,
+    bytes: u64,
+    next_seq: u64,
+    last_hash: String,
+}
+
+impl Chain {
+    fn open(config: &TrailConfig) -> Result<Chain> {
+        if let Some(folder) = config.file.parent() {
+            fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        let mut options = OpenOptions::new();
+        let mut file = options.read(true).append(true).create(true).mode(0o600).open(&config.file)?;
+        let (next_seq, last_hash) = match last_line(&mut file)? {
+            Some(line) => {
+                let parsed: Line<'_> = serde_json::from_slice(&line)
+                    .context("its last line is no audit event; name another file, or move this one away")?;
+                (parsed.seq + 1, hash_of(&line))
+            }
+            None => (1, GENESIS.to_owned()),
+        };
+        let bytes = file.metadata()?.len();
+        Ok(Chain { config: config.clone(), file, bytes, next_seq, last_hash })
+    }
+
+    fn append(&mut self, at: OffsetDateTime, event: &RawValue) -> io::Result<()> {
+        if self.bytes >= self.config.rotate_at_bytes {
+            self.rotate()?;
+        }
+        let at = at.format(&Rfc3339).unwrap_or_default();
+        let line = serde_json::to_vec(&Line { seq: self.next_seq, prev: &self.last_hash, at: &at, event })?;
+        let before = self.bytes;
+        let written = self.file.write_all(&[&line[..], b"\n"].concat());
+        if let Err(error) = written {
+            // Half a line, on a disk that is full, would break the chain for good.
+            let _ = self.file.set_len(before);
+            return Err(error);
+        }
+        self.bytes += line.len() as u64 + 1;
+        self.last_hash = hash_of(&line);
+        self.next_seq += 1;
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        self.sync()?;
+        let mut aside = self.config.file.clone().into_os_string();
+        aside.push(format!(".{}", self.next_seq - 1));
+        fs::rename(&self.config.file, aside)?;
+        self.file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&self.config.file)?;
+        self.bytes = 0;
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+/// The last whole line. Half of one, left by a power cut, was never told to anybody and is taken away.
+fn last_line(file: &mut File) -> Result<Option<Vec<u8>>> {
+    const LONGEST: u64 = 64 * 1024;
+    let length = file.metadata()?.len();
+    let start = length.saturating_sub(LONGEST);
+    file.seek(SeekFrom::Start(start))?;
+    let mut tail = Vec::new();
+    file.take(LONGEST).read_to_end(&mut tail)?;
+    let Some(end) = tail.iter().rposition(|byte| *byte == b'\n') else {
+        ensure!(length == 0 || start == 0 && tail.starts_with(b"{\"seq\":1,"), "it is no audit trail");
+        file.set_len(0)?;
+        return Ok(None);
+    };
+    if end + 1 < tail.len() {
+        tracing::warn!("the audit trail ended within a line, as after a power cut; the rest of it is taken away");
+        file.set_len(start + end as u64 + 1)?;
+    }
+    let line = tail[..end].rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+    Ok(Some(line.to_vec()))
+}
+
+/// The lines of a trail's file, for whoever checks it.
+pub(super) fn lines(path: &Path) -> io::Result<impl Iterator<Item = io::Result<Vec<u8>>>> {
+    Ok(BufReader::new(File::open(path)?).split(b'\n'))
+}
