@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
-mod audit;
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;
