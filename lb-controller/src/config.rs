@@ -15,6 +15,7 @@ use lb_policy::{Levels, RuleSet};
 
 mod compile;
 mod diagnostic;
+mod factors;
 mod identity;
 mod section;
 mod tree;
@@ -22,6 +23,9 @@ mod values;
 mod watch;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
+pub use factors::{
+    CaptchaConfig, EndpointConfig, ExternalConfig, FactorsConfig, MailConfig, MailProtection, RelyingParty,
+};
 pub use identity::{
     Assurance, ClaimNames, ClientAuthentication, Freshness, IdentityProvider, IntrospectionClient, PeerConfig, Profile,
     Secret, TokenIssuer, is_https_url,
@@ -35,6 +39,12 @@ const MOST_FILE_BYTES: u64 = 32 * 1024 * 1024;
 /// mistakes are returned, not only the first.
 pub fn compile_read(file: &Path, source: &str) -> Result<Config, Diagnostics> {
     compile::compile(&file.display().to_string(), source, file.parent().unwrap_or(Path::new("")))
+}
+
+/// `30s`, `5m`, `24h`, `7d`, as in the file: for the command line.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    values::duration(Duration::from_secs(1)..=Duration::from_secs(365 * 86_400))(text)
+        .map_err(|complaint| complaint.message)
 }
 
 /// The text of a file. With it known, [`Watcher::start`] reports only what changes from then on.
@@ -94,6 +104,7 @@ pub struct Config {
     /// Never blocked in XDP.
     pub protected_networks: Vec<IpNet>,
     pub lists: ListsConfig,
+    pub factors: FactorsConfig,
     pub step_up: StepUpConfig,
     pub rules: Arc<RuleSet>,
 }
@@ -276,6 +287,10 @@ pub struct User {
     pub password_hash: String,
     /// RFC 6238 secret, decoded from Base32; 16 to 64 bytes.
     pub totp_secret: Option<Vec<u8>>,
+    /// Where codes and news are mailed.
+    pub email: Option<String>,
+    /// Where codes are sent as text messages, in the form of E.164: `+4915112345678`.
+    pub phone: Option<String>,
     pub groups: Vec<String>,
 }
 

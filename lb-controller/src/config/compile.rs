@@ -7,6 +7,7 @@ use super::section::{Complaint, Problems, Section};
 use super::{CertificateFiles, Config, tree, values};
 
 mod decapsulate;
+mod factors;
 mod identity;
 mod limits;
 mod lists;
@@ -70,6 +71,7 @@ fn whole(section: Section<'_>, source: &str, folder: &Path) -> Option<Config> {
         decapsulate: decapsulate::compile(&section),
         lists: lists::compile(&section, folder),
         nat: nat::compile(&section, &services),
+        factors: factors::compile(&section, folder),
         step_up,
         rules: rules.unwrap_or_default().into(),
         services,
