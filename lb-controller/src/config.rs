@@ -41,12 +41,6 @@ pub fn compile_read(file: &Path, source: &str) -> Result<Config, Diagnostics> {
     compile::compile(&file.display().to_string(), source, file.parent().unwrap_or(Path::new("")))
 }
 
-/// `30s`, `5m`, `24h`, `7d`, as in the file: for the command line.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    values::duration(Duration::from_secs(1)..=Duration::from_secs(365 * 86_400))(text)
-        .map_err(|complaint| complaint.message)
-}
-
 /// The text of a file. With it known, [`Watcher::start`] reports only what changes from then on.
 pub fn read(file: &Path) -> Result<String, Diagnostics> {
     let refuse = |message: String, help: &str| Diagnostics::of_whole_file(&file.display().to_string(), message, help);

@@ -76,7 +76,7 @@ impl FactorVerified {
 
     #[cfg(test)]
     pub(super) fn in_tests(account: &AccountId, method: Method, at: UnixSeconds) -> FactorVerified {
-        FactorVerified { account: account.clone(), proved: ProvedFactor::ordinary(method, at) }
+        FactorVerified { account: account.clone(), proved: ProvedFactor::ordinary(method, at), also: Vec::new() }
     }
 
     pub(super) fn account(&self) -> &AccountId {
