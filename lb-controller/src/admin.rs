@@ -3,6 +3,7 @@
 mod api_keys;
 pub mod client;
 mod explain;
+mod factors;
 mod lists;
 mod samples;
 mod state;
@@ -88,6 +89,9 @@ pub async fn serve(listener: UnixListener, state: Arc<AdminState>) -> std::io::R
         .route("/v1/lists", get(lists::all))
         .route("/v1/lists/decision", post(lists::decision))
         .route("/v1/samples", get(samples::excerpt))
+        .route("/v1/users/{user}/factors", get(factors::list))
+        .route("/v1/users/{user}/factors/{id}/remove", post(factors::remove))
+        .route("/v1/users/{user}/enrolment-token", post(factors::token))
         .route("/v1/explain", post(explain::hypothetical))
         .route("/v1/explain/recent", get(explain::recent))
         .route("/v1/api-keys", get(api_keys::list).post(api_keys::create))

@@ -10,7 +10,9 @@ mod capture;
 mod check;
 mod doctor;
 mod drops;
+mod enrol_token;
 mod explain;
+mod factors;
 mod hash_password;
 mod lists;
 mod run;
@@ -67,6 +69,10 @@ enum Command {
     Audit(audit::Arguments),
     /// Make, list, rotate and revoke the API keys of programs.
     ApiKeys(api_keys::Arguments),
+    /// List the factors that a user enrolled, or remove one.
+    Factors(factors::Arguments),
+    /// Give a user a token to add a first factor with: a password alone adds none.
+    EnrolToken(enrol_token::Arguments),
     /// Stop a running controller gracefully; XDP stays attached.
     Stop(stop::Arguments),
     /// Lift the XDP block of a source before its time is over.
@@ -95,6 +101,8 @@ impl Cli {
             Command::Explain(arguments) => explain::run(instance, arguments),
             Command::Audit(arguments) => audit::run(arguments),
             Command::ApiKeys(arguments) => api_keys::run(instance, arguments),
+            Command::Factors(arguments) => factors::run(instance, arguments),
+            Command::EnrolToken(arguments) => enrol_token::run(instance, arguments),
             Command::Stop(arguments) => stop::run(instance, arguments),
             Command::Unblock(arguments) => unblock::run(instance, arguments),
             Command::Unload(arguments) => unload::run(instance, arguments),

@@ -17,6 +17,7 @@ use crate::audit::TrailConfig;
 
 mod compile;
 mod diagnostic;
+mod factors;
 mod identity;
 mod section;
 mod tree;
@@ -24,6 +25,9 @@ mod values;
 mod watch;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
+pub use factors::{
+    CaptchaConfig, EndpointConfig, ExternalConfig, FactorsConfig, MailConfig, MailProtection, RelyingParty,
+};
 pub use identity::{
     Assurance, ClaimNames, ClientAuthentication, Freshness, IdentityProvider, IntrospectionClient, PeerConfig, Profile,
     Secret, TokenIssuer, is_https_url,
@@ -96,6 +100,7 @@ pub struct Config {
     /// Never blocked in XDP.
     pub protected_networks: Vec<IpNet>,
     pub lists: ListsConfig,
+    pub factors: FactorsConfig,
     pub step_up: StepUpConfig,
     /// Where the audit trail is kept besides the log; `None`: nowhere.
     pub audit: Option<TrailConfig>,
@@ -280,6 +285,10 @@ pub struct User {
     pub password_hash: String,
     /// RFC 6238 secret, decoded from Base32; 16 to 64 bytes.
     pub totp_secret: Option<Vec<u8>>,
+    /// Where codes and news are mailed.
+    pub email: Option<String>,
+    /// Where codes are sent as text messages, in the form of E.164: `+4915112345678`.
+    pub phone: Option<String>,
     pub groups: Vec<String>,
 }
 

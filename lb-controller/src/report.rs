@@ -1,6 +1,7 @@
 //! What the controller tells of itself: the JSON of the admin API, and of every `--json`.
 
 mod api_keys;
+mod factors;
 mod samples;
 mod trace;
 
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 pub use api_keys::{ApiKeyReport, NewSecret};
+pub use factors::{ENROLMENT_TOKEN_LONGEST_SECONDS, EnrolledFactor, EnrolmentToken, TokenOrder};
 pub use samples::{PacketSample, SampleAccount, Sampled, Samples};
 use serde::{Deserialize, Serialize};
 pub use trace::{Trace, TraceStep, TracedPacket};

@@ -76,6 +76,9 @@ async fn answer(
     record.set_client(request.client.address);
     let session = edge.step_up.session(config, &request);
     let session = session.as_ref();
+    if let Some(origins) = edge.step_up.related_origins(config, &request) {
+        return Ok(origins.map(ResponseBody::from));
+    }
     if route::is_reserved(&request.path) {
         return Ok(edge.step_up.pages(&visit, request, session).await.map(ResponseBody::from));
     }

@@ -32,6 +32,8 @@ mod random_id;
 mod resume;
 mod revocation;
 mod seal;
+mod self_service;
+mod send_code;
 mod session;
 mod terms;
 #[cfg(test)]
@@ -49,17 +51,22 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use http::{HeaderValue, StatusCode};
-use lb_policy::{Denial, ProvableFactor, ProvableFactors};
+use lb_policy::{Denial, Method, ProvableFactor, ProvableFactors};
 
-use self::account::Account;
+use self::account::{Account, AccountId};
 use self::assertion::Signer;
 use self::blocking::Blocking;
 use self::cookies::{Found, Keep};
 use self::enrolments::Enrolments;
+use self::factor::passkey::Credential;
+use self::factor::services::CurrentServices;
+use self::factor::{Owner, Tools};
 use self::pages::Rejection;
 use self::parking::ParkingLot;
 use self::revocation::Revocations;
 use self::seal::{Purpose, Sealer};
+use self::self_service::{Enrolling, Permissions};
+pub use self::self_service::{NoSuchUser, NotDone};
 pub use self::session::Session;
 use self::throttle::Throttle;
 use self::transaction::Transactions;
@@ -81,6 +88,10 @@ pub struct StepUp {
     tags: UserTags,
     store: Arc<Store>,
     enrolments: Arc<Enrolments>,
+    tools: Arc<Tools>,
+    services: CurrentServices,
+    permissions: Permissions,
+    enrolling: Enrolling,
     revocations: Arc<Revocations>,
     /// Logout tokens of identity providers.
     seen_tokens: SeenTokens,
@@ -143,6 +154,10 @@ impl StepUp {
             signer: Signer::open(state_dir)?,
             tags: UserTags::open(state_dir)?,
             enrolments: Arc::new(Enrolments::open(state_dir, store.clone())?),
+            tools: Arc::new(Tools::open(state_dir)?),
+            services: CurrentServices::default(),
+            permissions: Permissions::default(),
+            enrolling: Enrolling::default(),
             store,
             revocations: Arc::new(revocations),
             seen_tokens: SeenTokens::default(),
@@ -235,14 +250,31 @@ impl StepUp {
         Provable { step_up: self, config, session }
     }
 
+    /// Answers browsers that ask whether a related origin may use passkeys of this host (WebAuthn L3 §5.11.1). `None`: it
+    /// is somebody else's to answer.
+    pub fn related_origins(&self, config: &Config, request: &Inbound) -> Option<OwnResponse> {
+        let party = config.factors.passkey.as_ref()?;
+        let asks = request.path == "/.well-known/webauthn" && request.method == http::Method::GET;
+        (asks && request.host == party.id)
+            .then(|| pages::json(StatusCode::OK, &factor::passkey::related_origins(party)))
+    }
+
+    /// The account's passkeys.
+    fn credentials(&self, account: &AccountId) -> Vec<Credential> {
+        let enrolled = self.enrolments.of(account).unwrap_or_default();
+        let of_method = enrolled.iter().filter(|enrolment| enrolment.method() == Some(Method::Webauthn));
+        of_method.filter_map(|enrolment| Credential::read(&enrolment.record)).collect()
+    }
+
     fn provable_by(&self, config: &Config, session: &Session) -> Option<Vec<ProvableFactor>> {
         let account = Account::of(config, session.account())?;
         let enrolled = self.enrolments.of(&account.id).unwrap_or_else(|error| {
             tracing::error!(%error, "enrolled factors cannot be read, so none of them is offered");
             Vec::new()
         });
+        let owner = Owner { account: &account, enrolled: &enrolled, config: &config.factors };
         let provable = |factor: &factor::Factor| {
-            let strength = (factor.provable)(&account, &enrolled)?;
+            let strength = (factor.provable)(&owner)?;
             Some(ProvableFactor { method: factor.method, strength })
         };
         let mut all: Vec<_> = factor::all().filter_map(provable).collect();

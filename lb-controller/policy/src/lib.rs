@@ -85,6 +85,7 @@ pub use level::{
 pub use network::{Network, NetworkError};
 pub use path::{CanonicalPath, PathError};
 pub use query::canonical_query;
+pub use requirement::challenge_unless_met;
 pub use rule::{
     BodyFactSource, BodySource, Field, MatchSource, OnMissing, OutcomeSource, RequireSource, RuleError, RuleSet,
     RuleSource, Span,

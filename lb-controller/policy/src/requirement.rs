@@ -1,8 +1,9 @@
 //! Whether a requirement is met, and what would meet it with the least asking.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::decide::Requirement;
+use crate::decide::{Challenge, Requirement};
 use crate::facts::Facts;
 use crate::level::{Level, Levels, Method, ProvableFactor, ProvedFactor, UnixSeconds};
 
@@ -23,6 +24,9 @@ struct Choice<'a> {
     from: &'a [ProvableFactor],
     bits: u32,
 }
+
+/// How long a proof of work counts.
+const WORK_COUNTS_SECONDS: u64 = 600;
 
 /// More than this many are not worth a page, and looking for them is not worth the time.
 const MOST_WAYS: usize = 16;
@@ -45,6 +49,8 @@ impl<'a> Proofs<'a> {
     pub(crate) fn counts(&self, requirement: &Requirement, factor: ProvedFactor, for_this_request: bool) -> bool {
         match (factor.age_seconds(self.now), requirement.max_age_seconds) {
             (None, _) => false,
+            // Work proves a machine for the moment: whoever solved one puzzle must not pass for a day.
+            (Some(age), _) if factor.method == Method::ProofOfWork && age > WORK_COUNTS_SECONDS => false,
             (Some(_), _) if for_this_request => true,
             (Some(_), _) if requirement.per_action => false,
             (Some(age), Some(max_age)) => age <= max_age && max_age > 0,
@@ -100,6 +106,24 @@ impl<'a> Proofs<'a> {
             .map(|bits| Choice { from: provable, bits: *bits }.iter().map(|factor| factor.method).collect())
             .collect()
     }
+}
+
+/// The challenge that a requirement comes to which no rule makes, but the gateway itself, under `name`; `None`: the
+/// session meets it.
+pub fn challenge_unless_met(
+    name: &str,
+    requirement: Requirement,
+    levels: &Levels,
+    now: UnixSeconds,
+    session: &[ProvedFactor],
+    provable: &[ProvableFactor],
+) -> Option<Challenge> {
+    let proofs = Proofs { levels, now, session, for_this_request: &[], assumed: Choice::default() };
+    if proofs.meet(&requirement) {
+        return None;
+    }
+    let ways = proofs.ways_to_meet(&[&requirement], provable);
+    Some(Challenge { unmet: vec![(name.into(), requirement)], ways })
 }
 
 impl<'a> Choice<'a> {

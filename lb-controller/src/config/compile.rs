@@ -8,6 +8,7 @@ use super::{CertificateFiles, Config, tree, values};
 
 mod audit;
 mod decapsulate;
+mod factors;
 mod identity;
 mod limits;
 mod lists;
@@ -71,6 +72,7 @@ fn whole(section: Section<'_>, source: &str, folder: &Path) -> Option<Config> {
         decapsulate: decapsulate::compile(&section),
         lists: lists::compile(&section, folder),
         nat: nat::compile(&section, &services),
+        factors: factors::compile(&section, folder),
         step_up,
         audit: audit::compile(&section, folder),
         rules: rules.unwrap_or_default().into(),

@@ -1,5 +1,7 @@
 //! Whose login it is, wherever its name comes from: a built-in user, or a subject at an identity provider.
 
+use lb_policy::Method;
+
 use crate::config::{Config, User};
 
 /// Somebody who can log in here.
@@ -33,6 +35,27 @@ impl Account {
                 is_known.then(|| Account { id: id.clone(), built_in: None })
             }
         }
+    }
+}
+
+impl Account {
+    /// Where codes of `method` are sent.
+    pub(super) fn address(&self, method: Method) -> Option<&str> {
+        match method {
+            Method::Email => self.email(),
+            Method::Sms => self.phone(),
+            _ => None,
+        }
+    }
+
+    /// Where codes and news may be mailed.
+    pub(super) fn email(&self) -> Option<&str> {
+        self.built_in.as_ref()?.email.as_deref()
+    }
+
+    /// Where codes may be sent as text messages.
+    pub(super) fn phone(&self) -> Option<&str> {
+        self.built_in.as_ref()?.phone.as_deref()
     }
 }
 

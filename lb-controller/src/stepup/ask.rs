@@ -1,50 +1,132 @@
-//! The page that asks for a proof: what for, why, and how the request goes on.
+//! Asking for a proof: what for, why, and how the request goes on. A page for people, JSON for everybody else.
 
 use http::StatusCode;
 use lb_policy::Method;
+use serde_json::{Value, json};
 
+use super::StepUp;
+use super::account::Account;
 use super::client_kind::ClientKind;
-use super::factor;
-use super::pages::{ChallengePage, Forms, Nonce, html};
+use super::factor::passkey::{self, Challenge};
+use super::factor::{self, Factor, Input, Shape, developer_key};
+use super::pages::{self, AnswerForm, ChallengePage, Forms, Nonce, html};
 use super::prove::refused_answer;
 use super::random_id::RandomId;
 use super::session::Session;
 use super::terms::{in_words, is_per_action, with_terms};
 use super::transaction::{OnwardKind, Refused, View};
+use crate::config::Config;
 use crate::serve::request::Inbound;
 use crate::serve::respond::{OwnResponse, problem};
 
-/// The page, or for other clients the problem, that asks for `method`.
-pub(super) fn challenge_form(
-    request: &Inbound,
-    session: &Session,
-    id: &RandomId,
-    view: &View,
-    method: Method,
+/// Who is asked, and for which transaction.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) config: &'a Config,
+    pub(super) request: &'a Inbound,
+    pub(super) session: &'a Session,
+    pub(super) id: &'a RandomId,
+    pub(super) view: &'a View,
+}
+
+/// What one proof needs to be given, beside the answer's field.
+enum Material {
+    Typed,
+    /// Where the code goes; `is_out`: one is on its way.
+    Sent {
+        to: String,
+        is_out: bool,
+    },
+    Passkey {
+        options: Value,
+    },
+    Signature {
+        text: String,
+    },
+    Work {
+        puzzle: String,
+        bits: u8,
+        captcha: Option<String>,
+    },
+}
+
+impl StepUp {
+    /// Asks for a proof by `method`; `error` says what was wrong with the one before.
+    pub(super) fn ask(&self, asked: Asked<'_>, method: Method, error: Option<&str>) -> OwnResponse {
+        let found = factor::of(method).and_then(|factor| Some((factor, self.material(asked, factor)?)));
+        let Some((factor, material)) = found else { return refused_answer(asked.request, Refused::Gone) };
+        let status = if error.is_some() { StatusCode::UNAUTHORIZED } else { StatusCode::OK };
+        let response = match (ClientKind::of(asked.request), error) {
+            (ClientKind::Browser, _) => page(asked, status, factor, &material, error),
+            (_, Some(error)) => problem(status, "proof-refused", "Not accepted", error),
+            (_, None) => pages::json(status, &described(asked, factor, material)),
+        };
+        if error.is_some() { with_terms(response, &asked.view.terms) } else { response }
+    }
+
+    /// `None`: the account has no such factor any more.
+    fn material(&self, asked: Asked<'_>, factor: &Factor) -> Option<Material> {
+        let Asked { config, session, view, .. } = asked;
+        let account = Account::of(config, session.account())?;
+        let approval = || view.approval(session.user()).text();
+        Some(match factor.input.shape {
+            Shape::Typed(_) => Material::Typed,
+            Shape::Sent(_) => {
+                let to = masked(account.address(factor.method)?);
+                Material::Sent { to, is_out: self.tools.codes.is_out(asked.id, self.clock.now()) }
+            }
+            Shape::Passkey => {
+                let party = config.factors.passkey.as_ref()?;
+                let credentials = self.credentials(&account.id);
+                let challenge = Challenge::committing_to(&approval());
+                Material::Passkey { options: passkey::request_options(party, &challenge, &credentials) }
+            }
+            Shape::Signature => Material::Signature { text: approval() },
+            Shape::Work => {
+                let aim = self.aim(asked.request, session, asked.id, view);
+                let (puzzle, bits) = self.tools.work.puzzle(aim.scope(), self.clock.now());
+                let captcha = config.factors.captcha.as_ref().map(|captcha| captcha.page.to_string());
+                Material::Work { puzzle, bits, captcha }
+            }
+        })
+    }
+}
+
+fn page(
+    asked: Asked<'_>,
+    status: StatusCode,
+    factor: &Factor,
+    material: &Material,
     error: Option<&str>,
 ) -> OwnResponse {
-    let Some(factor) = factor::of(method) else { return refused_answer(request, Refused::Gone) };
-    let status = if error.is_some() { StatusCode::UNAUTHORIZED } else { StatusCode::OK };
-    if let (Some(error), false) = (error, ClientKind::of(request) == ClientKind::Browser) {
-        return with_terms(problem(status, "proof-refused", "Not accepted", error), &view.terms);
-    }
+    let Asked { config, request, session, id, view } = asked;
     let nonce = Nonce::new();
     let tries = match view.tries_left {
         0 => "This was the last try; start again from the page you came from.".to_owned(),
         1 => "One try is left.".to_owned(),
         left => format!("{left} tries are left."),
     };
+    let form = answer_form(factor, material);
+    let needs_script = matches!(form, AnswerForm::Passkey { .. } | AnswerForm::Work { .. });
+    // That way leads to another page.
+    let is_elsewhere = |method: &Method| *method == Method::IdentityProvider;
     let (leads_to_provider, at_provider) =
-        (view.askable().any(|method| method == Method::IdentityProvider), format!("/.lb/challenge/{id}/idp"));
+        (view.askable().any(|method| is_elsewhere(&method)), format!("/.lb/challenge/{id}/idp"));
+    let others = view.askable().filter(|other| *other != factor.method && !is_elsewhere(other));
     let page = ChallengePage {
         nonce: nonce.text(),
         host: &request.authority,
         user: session.user(),
-        method: view.method.as_str(),
-        path: path_of(&view.target),
+        method: view.request.method.as_str(),
+        path: path_of(&view.request.target),
         why: &why(view),
         action: &format!("/.lb/challenge/{id}"),
-        input: &factor.input,
+        name: factor.method.name(),
+        field: factor.input.name,
+        label: label(config, &factor.input),
+        hint: hint(config, &factor.input),
+        form,
+        others: &others.map(|other| (other.name(), factor::label(other))).collect::<Vec<_>>(),
         step: view.proved_count + 1,
         steps: view.proved_count + view.missing.len(),
         error,
@@ -58,9 +140,79 @@ pub(super) fn challenge_form(
         at_provider: leads_to_provider.then_some(&at_provider),
     };
     // The next proof may be one at a provider, and browsers hold the policy against redirects too.
-    let forms = if leads_to_provider { Forms::Elsewhere } else { Forms::Own };
-    let response = html(status, &nonce, forms, &page);
-    if error.is_some() { with_terms(response, &view.terms) } else { response }
+    let forms = match (leads_to_provider, needs_script) {
+        (true, true) => Forms::Backend,
+        (true, false) => Forms::Elsewhere,
+        (false, true) => Forms::OwnWithScript,
+        (false, false) => Forms::Own,
+    };
+    html(status, &nonce, forms, &page)
+}
+
+fn answer_form<'a>(factor: &Factor, material: &'a Material) -> AnswerForm<'a> {
+    match (material, factor.input.shape) {
+        (Material::Sent { to, is_out }, Shape::Sent(field)) => AnswerForm::Sent { field, to, is_out: *is_out },
+        (Material::Passkey { options }, _) => AnswerForm::Passkey { options: options.to_string(), call: "get" },
+        (Material::Signature { text }, _) => AnswerForm::Signature { text, namespace: developer_key::NAMESPACE },
+        (Material::Work { puzzle, bits, captcha }, _) => {
+            AnswerForm::Work { puzzle, bits: *bits, captcha: captcha.as_deref() }
+        }
+        (_, Shape::Typed(field) | Shape::Sent(field)) => AnswerForm::Typed { field },
+        (Material::Typed | Material::Sent { .. }, _) => AnswerForm::Typed { field: factor::PLAIN_FIELD },
+    }
+}
+
+/// For clients that are no browsers.
+fn described(asked: Asked<'_>, factor: &Factor, material: Material) -> Value {
+    let names = |methods: &[Method]| methods.iter().map(|method| method.name()).collect::<Vec<_>>();
+    let mut ask = json!({"method": factor.method.name(), "field": factor.input.name});
+    match material {
+        Material::Typed => {}
+        Material::Sent { to, is_out } => {
+            ask["sent_to"] = json!(to);
+            ask["is_sent"] = json!(is_out);
+            ask["send_with"] = json!(format!("send={}", factor.method.name()));
+        }
+        Material::Passkey { options } => ask["publicKey"] = options,
+        Material::Signature { text } => {
+            ask["text"] = json!(text);
+            ask["namespace"] = json!(developer_key::NAMESPACE);
+        }
+        Material::Work { puzzle, bits, captcha } => {
+            ask["puzzle"] = json!(puzzle);
+            ask["bits"] = json!(bits);
+            ask["captcha_page"] = json!(captcha);
+        }
+    }
+    json!({
+        "missing": names(&asked.view.missing),
+        "instead": names(&asked.view.instead),
+        "tries_left": asked.view.tries_left,
+        "expires_at": asked.view.expires_at,
+        "ask": ask,
+    })
+}
+
+fn label<'a>(config: &'a Config, input: &'a Input) -> &'a str {
+    match &config.factors.external {
+        Some(external) if input.name == factor::external::FACTOR.input.name => &external.label,
+        _ => input.label,
+    }
+}
+
+fn hint<'a>(config: &'a Config, input: &'a Input) -> &'a str {
+    match &config.factors.external {
+        Some(external) if input.name == factor::external::FACTOR.input.name => &external.hint,
+        _ => input.hint,
+    }
+}
+
+/// Enough of an address for its owner to know it: `a…@shop.example`, `…678`.
+pub(super) fn masked(address: &str) -> String {
+    match address.split_once('@') {
+        Some((local, domain)) => format!("{}…@{domain}", local.chars().next().unwrap_or_default()),
+        None => format!("…{}", &address[address.len().saturating_sub(3)..]),
+    }
 }
 
 /// In plain words, what the rules want.
@@ -77,4 +229,17 @@ fn why(view: &View) -> String {
 
 pub(super) fn path_of(target: &str) -> &str {
     target.split_once('?').map_or(target, |(path, _)| path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::masked;
+
+    #[test]
+    fn an_address_is_recognised_by_its_owner_and_read_by_nobody_else() {
+        for (address, shown) in [("alice@shop.example", "a…@shop.example"), ("+4915112345678", "…678"), ("12", "…12")]
+        {
+            assert_eq!(masked(address), shown);
+        }
+    }
 }

@@ -9,7 +9,7 @@ use super::client_kind::ClientKind;
 use super::grpc;
 use super::pages::{self, Rejection, see_other, with_cookie};
 use super::parking::{Parked, Room};
-use super::random_id::RandomId;
+use super::random_id::{RandomId, random_bytes};
 use super::session::Session;
 use super::terms::{Terms, describe, describe_had, is_per_action, with_terms};
 use super::transaction::{BoundRequest, Onward, TRIES, TRIPS, Transaction, hash_secret, sha256};
@@ -61,6 +61,7 @@ impl StepUp {
             proved: Vec::new(),
             tries_left: TRIES,
             trips_left: TRIPS,
+            nonce: random_bytes(),
             onward,
         };
         let Some(evicted) = self.transactions.open(id, transaction, now) else {
@@ -100,8 +101,7 @@ impl StepUp {
         challenge: &Challenge,
     ) -> OwnResponse {
         self.audit_challenge(visit, request, session, challenge, None);
-        let detail =
-            "This needs a second factor that your account does not have. Ask whoever runs this service for one.";
+        let detail = "This needs a factor that your account does not have. Add one at /.lb/factors, or ask whoever runs this service.";
         Rejection { status: StatusCode::FORBIDDEN, problem: "step-up-impossible", title: "Not possible yet", detail }
             .answer(request)
     }

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::StepUp;
 use super::account::Account;
 use super::device::Device;
-use super::factor::{self, Attempt, FactorVerified, Failure, password};
+use super::factor::{self, Aim, Attempt, FactorVerified, Failure, Verify, password};
 use super::pages::{Rejection, with_retry_after};
 use super::throttle::Bucket;
 use crate::config::{Config, User};
@@ -33,6 +33,8 @@ pub(super) struct Answer<'a> {
     pub(super) user_name: &'a str,
     pub(super) account: Option<Account>,
     pub(super) text: &'a str,
+    /// `None`: it opens a login.
+    pub(super) aim: Option<Aim>,
     /// A known device that may use its own attempt counter.
     pub(super) device: Option<&'a Device>,
 }
@@ -59,7 +61,7 @@ impl StepUp {
         let outcome = self.verify(config, answer).await;
         match &outcome {
             Ok(_) => self.throttle.succeeded(purpose, &buckets),
-            Err(NotProved::Busy | NotProved::Refused(Failure::Store(_))) => {
+            Err(not_proved) if not_proved.is_unchecked() => {
                 self.throttle.not_checked(purpose, &buckets);
             }
             Err(_) => {}
@@ -69,20 +71,36 @@ impl StepUp {
 
     async fn verify(&self, config: &Config, answer: Answer<'_>) -> Result<FactorVerified, NotProved> {
         let text = Zeroizing::new(answer.text.to_owned());
-        // One-time codes must not wait behind a flood of passwords.
-        let pool = if answer.method == Method::Password { &self.hashing } else { &self.disk };
         let Some(account) = answer.account else {
             let somebody = somebody_like(config, answer.user_name).cloned();
             let job = move || somebody.map(|somebody| password::spend_the_same_time(&somebody, &text));
-            pool.run(job).await.map_err(|_| NotProved::Busy)?;
+            self.hashing.run(job).await.map_err(|_| NotProved::Busy)?;
             return Err(NotProved::Refused(Failure::Wrong));
         };
-        let attempt = Attempt { account, answer: text, now: self.clock.now(), store: self.store.clone() };
         let Some(factor) = factor::of(answer.method) else { return Err(NotProved::Refused(Failure::NotEnrolled)) };
-        let verify = factor.verify;
-        let outcome = pool.run(move || verify(&attempt)).await.map_err(|_| NotProved::Busy)?;
-        if let Err(Failure::Store(error)) = &outcome {
-            tracing::error!(%error, "no proof can be recorded, so none is accepted");
+        let attempt = Attempt {
+            account,
+            answer: text,
+            now: self.clock.now(),
+            store: self.store.clone(),
+            enrolments: self.enrolments.clone(),
+            tools: self.tools.clone(),
+            services: self.services.of(&config.factors),
+            aim: answer.aim,
+        };
+        let outcome = match factor.verify {
+            Verify::Hashing(verify) => self.hashing.run(move || verify(&attempt)).await,
+            // One-time codes must not wait behind a flood of passwords.
+            Verify::Disk(verify) => self.disk.run(move || verify(&attempt)).await,
+            Verify::Service(ask) => Ok(ask(&attempt).await),
+        };
+        let outcome = outcome.map_err(|_| NotProved::Busy)?;
+        match &outcome {
+            Err(Failure::Store(error)) => tracing::error!(%error, "no proof can be recorded, so none is accepted"),
+            Err(Failure::Unavailable(reason)) => {
+                tracing::error!(reason, "an answer cannot be verified, so it is not accepted")
+            }
+            _ => {}
         }
         outcome.map_err(NotProved::Refused)
     }
@@ -96,6 +114,14 @@ fn somebody_like<'a>(config: &'a Config, user_name: &str) -> Option<&'a User> {
 }
 
 impl NotProved {
+    fn is_unchecked(&self) -> bool {
+        match self {
+            NotProved::Busy => true,
+            NotProved::Throttled { .. } => false,
+            NotProved::Refused(failure) => failure.is_unchecked(),
+        }
+    }
+
     /// For the audit trail.
     pub(super) fn result(&self) -> String {
         match self {
@@ -115,14 +141,14 @@ impl NotProved {
                 format!("Wait {wait_seconds} seconds, go back, and try again."),
                 *wait_seconds,
             ),
-            NotProved::Busy | NotProved::Refused(Failure::Store(_)) => (
+            NotProved::Refused(failure) if !failure.is_unchecked() => return None,
+            NotProved::Busy | NotProved::Refused(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "busy",
                 "Too busy to check",
                 "Nothing was checked. Go back and try again in a few seconds.".to_owned(),
                 2,
             ),
-            NotProved::Refused(_) => return None,
         };
         let rejection = Rejection { status, problem, title, detail: &detail };
         Some(with_retry_after(rejection.answer(request), wait_seconds))

@@ -5,6 +5,9 @@ use std::sync::LazyLock;
 use http::{HeaderMap, HeaderValue, Uri, header};
 
 use super::cookies::{self, Found};
+pub use super::factor::fuzzing::{
+    a_passkey_is_read_within_bounds, a_solution_needs_our_puzzle, an_ssh_signature_is_read_within_bounds,
+};
 use super::form::Form;
 use super::private_file;
 use super::random_id::RandomId;

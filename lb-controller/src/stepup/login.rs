@@ -99,6 +99,7 @@ impl StepUp {
             user_name,
             account: account.clone(),
             text: password,
+            aim: None,
             device: device.as_ref(),
         };
         let outcome = self.check(visit.config, &request, answer).await;

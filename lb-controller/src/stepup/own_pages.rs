@@ -9,7 +9,7 @@ use super::form::{FORM_LIMIT_BYTES, Form};
 use super::pages::{self, Rejection};
 use super::random_id::RandomId;
 use super::session::Session;
-use super::{StepUp, Visit, csrf};
+use super::{StepUp, Visit, csrf, self_service};
 use crate::serve::request::{Inbound, InboundBody};
 use crate::serve::respond::OwnResponse;
 
@@ -31,6 +31,7 @@ enum Page {
     /// A proof at the user's identity provider.
     ChallengeAtProvider(RandomId),
     Resume(RandomId),
+    SelfService(self_service::Page),
 }
 
 impl Page {
@@ -43,25 +44,25 @@ impl Page {
             "session" => Some(Page::Session),
             "jwks.json" => Some(Page::Jwks),
             "step-up.js" => Some(Page::Script),
-            other => match other.split_once('/')? {
-                ("login", name) => provider(name).map(Page::LoginAt),
-                ("callback", name) => provider(name).map(Page::Callback),
-                ("backchannel-logout", name) => provider(name).map(Page::BackchannelLogout),
-                ("challenge", rest) => match rest.split_once('/') {
+            other => match other.split_once('/') {
+                Some(("login", name)) => provider(name).map(Page::LoginAt),
+                Some(("callback", name)) => provider(name).map(Page::Callback),
+                Some(("backchannel-logout", name)) => provider(name).map(Page::BackchannelLogout),
+                Some(("challenge", rest)) => match rest.split_once('/') {
                     None => RandomId::parse(rest).map(Page::Challenge),
                     Some((id, "status")) => RandomId::parse(id).map(Page::Status),
                     Some((id, "idp")) => RandomId::parse(id).map(Page::ChallengeAtProvider),
                     Some(_) => None,
                 },
-                ("resume", id) => RandomId::parse(id).map(Page::Resume),
-                _ => None,
+                Some(("resume", id)) => RandomId::parse(id).map(Page::Resume),
+                _ => self_service::Page::at(other).map(Page::SelfService),
             },
         }
     }
 
     fn methods(&self) -> &'static str {
         match self {
-            Page::Login | Page::Challenge(_) => "GET, HEAD, POST",
+            Page::Login | Page::Challenge(_) | Page::SelfService(_) => "GET, HEAD, POST",
             Page::Logout | Page::BackchannelLogout(_) => "POST",
             // A HEAD would begin, or end, what nobody sees.
             Page::LoginAt(_) | Page::Callback(_) | Page::ChallengeAtProvider(_) => "GET",
@@ -102,6 +103,7 @@ impl StepUp {
             (Page::ChallengeAtProvider(id), Some(session)) => {
                 self.step_up_at_provider(visit, request, session, &id).await
             }
+            (Page::SelfService(page), Some(session)) => self.self_service(visit, request, None, session, page).await,
             (page @ (Page::Logout | Page::BackchannelLogout(_)), Some(_)) => wrong_method(request, &page),
         }
     }
@@ -115,7 +117,10 @@ impl StepUp {
             (Page::Login, session) => self.submit_login(visit, request, form, session).await,
             (Page::Logout, session) => self.log_out(visit, request, session).await,
             (Page::BackchannelLogout(name), _) => self.backchannel_logout(visit, &request, &form, &name).await,
-            (Page::Challenge(_), None) => self.log_in(&request),
+            (Page::Challenge(_) | Page::SelfService(_), None) => self.log_in(&request),
+            (Page::SelfService(page), Some(session)) => {
+                self.self_service(visit, &request, Some(form), session, page).await
+            }
             (Page::Challenge(id), Some(session)) => self.submit_proof(visit, request, form, session, &id).await,
             (page, _) => wrong_method(&request, &page),
         }

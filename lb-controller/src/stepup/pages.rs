@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 
 use super::client_kind::ClientKind;
-use super::factor::Input;
+use super::factor::Field;
 use super::grpc;
 use super::random_id::random_bytes;
 use crate::serve::request::Inbound;
@@ -51,7 +51,14 @@ pub(super) struct ChallengePage<'a> {
     pub(super) path: &'a str,
     pub(super) why: &'a str,
     pub(super) action: &'a str,
-    pub(super) input: &'a Input,
+    /// Of the method, as rules call it.
+    pub(super) name: &'a str,
+    pub(super) field: &'a str,
+    pub(super) label: &'a str,
+    pub(super) hint: &'a str,
+    pub(super) form: AnswerForm<'a>,
+    /// Other ways: name of the method, what people call it.
+    pub(super) others: &'a [(&'static str, &'static str)],
     pub(super) step: usize,
     pub(super) steps: usize,
     pub(super) error: Option<&'a str>,
@@ -59,6 +66,105 @@ pub(super) struct ChallengePage<'a> {
     pub(super) onward: &'a str,
     /// Where the same can be proved at the user's identity provider.
     pub(super) at_provider: Option<&'a str>,
+}
+
+/// How the answer comes.
+pub(super) enum AnswerForm<'a> {
+    Typed {
+        field: Field,
+    },
+    Sent {
+        field: Field,
+        to: &'a str,
+        is_out: bool,
+    },
+    /// `call`: the function of `navigator.credentials`.
+    Passkey {
+        options: String,
+        call: &'a str,
+    },
+    Signature {
+        text: &'a str,
+        namespace: &'a str,
+    },
+    Work {
+        puzzle: &'a str,
+        bits: u8,
+        captcha: Option<&'a str>,
+    },
+}
+
+#[derive(Template)]
+#[template(path = "factors.html")]
+pub(super) struct FactorsPage<'a> {
+    pub(super) nonce: &'a str,
+    pub(super) host: &'a str,
+    pub(super) user: &'a str,
+    pub(super) action: &'a str,
+    pub(super) factors: &'a [ListedFactor],
+    /// Name of the method, and what people call it.
+    pub(super) addable: &'a [(&'static str, &'static str)],
+    /// A recovery code was used.
+    pub(super) must_add: bool,
+    pub(super) error: Option<&'a str>,
+}
+
+/// One line of the list.
+pub(super) struct ListedFactor {
+    pub(super) id: String,
+    pub(super) kind: &'static str,
+    /// Empty: it has none.
+    pub(super) name: String,
+    pub(super) added: String,
+    pub(super) used: String,
+}
+
+#[derive(Template)]
+#[template(path = "add_factor.html")]
+pub(super) struct AddPage<'a> {
+    pub(super) nonce: &'a str,
+    pub(super) host: &'a str,
+    pub(super) user: &'a str,
+    pub(super) action: &'a str,
+    pub(super) label: &'a str,
+    pub(super) form: AddForm,
+    pub(super) error: Option<&'a str>,
+}
+
+/// What adding a factor takes.
+pub(super) enum AddForm {
+    /// `qr`: SVG that we drew.
+    Totp {
+        secret: String,
+        qr: String,
+    },
+    /// `call`: the function of `navigator.credentials`.
+    Passkey {
+        options: String,
+        call: &'static str,
+    },
+    Pin,
+    DeveloperKey,
+    RecoveryCodes,
+}
+
+#[derive(Template)]
+#[template(path = "recovery_codes.html")]
+pub(super) struct CodesPage<'a> {
+    pub(super) nonce: &'a str,
+    pub(super) host: &'a str,
+    pub(super) user: &'a str,
+    pub(super) codes: &'a [String],
+}
+
+#[derive(Template)]
+#[template(path = "enrol.html")]
+pub(super) struct EnrolPage<'a> {
+    pub(super) nonce: &'a str,
+    pub(super) host: &'a str,
+    pub(super) user: &'a str,
+    pub(super) action: &'a str,
+    pub(super) error: Option<&'a str>,
 }
 
 #[derive(Template)]
@@ -112,7 +218,7 @@ pub(super) enum Forms {
     OwnWithScript,
     /// To the gateway's own pages, which may lead on to an identity provider; no script runs.
     Elsewhere,
-    /// To a backend, by a script or the button. Browsers hold the policy against redirects too, so a backend that
+    /// To a backend or an identity provider, by a script or the button. Browsers hold the policy against redirects too, so a backend that
     /// answers a form with a redirect to, say, a payment site must be let through.
     Backend,
 }

@@ -5,15 +5,16 @@ use lb_policy::Method;
 use serde_json::json;
 
 use super::account::Account;
-use super::ask::challenge_form;
+use super::ask::{Asked, path_of};
 use super::check::{Answer, NotProved};
 use super::client_kind::ClientKind;
 use super::device::Device;
-use super::factor::{self, FactorVerified};
+use super::factor::{self, Aim, FactorVerified};
 use super::form::Form;
 use super::login::store_unavailable;
 use super::pages::{self, Rejection, see_other, with_cookie};
 use super::random_id::RandomId;
+use super::self_service::{self, Change};
 use super::session::Session;
 use super::transaction::{Claim, OnwardKind, Refused, View};
 use super::{StepUp, Visit, cookies};
@@ -21,8 +22,6 @@ use crate::audit::Event;
 use crate::config::Config;
 use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
-
-const LONGEST_ANSWER: usize = 1024;
 
 impl StepUp {
     /// GET: the page that asks for the next proof.
@@ -37,9 +36,12 @@ impl StepUp {
             Ok(view) => view,
             Err(refused) => return refused_answer(request, refused),
         };
-        match view.missing.first() {
+        let asked = Asked { config, request, session, id, view: &view };
+        let wanted = request.raw_query().split('&').find_map(|pair| pair.strip_prefix("method="));
+        let chosen = view.askable().find(|method| Some(method.name()) == wanted);
+        match chosen.or(view.missing.first().copied()) {
             Some(Method::IdentityProvider) => see_other(&format!("/.lb/challenge/{id}/idp")),
-            Some(method) => challenge_form(request, session, id, &view, *method, None),
+            Some(method) => self.ask(asked, method, None),
             None => self.onward(config, request, session, id, &view),
         }
     }
@@ -74,12 +76,17 @@ impl StepUp {
         if view.missing.is_empty() {
             return self.already_proved(visit.config, &request, session, id, &view);
         }
+        if let Some(name) = form.get("send") {
+            let asked = Asked { config: visit.config, request: &request, session, id, view: &view };
+            return self.send_code(asked, name).await;
+        }
         let Some((method, answer)) = next_answer(&view, &form) else { return no_answer(&request) };
         let view = match self.transactions.take_try(id, claim) {
             Ok(view) => view,
             Err(refused) => return refused_answer(&request, refused),
         };
-        let outcome = self.check_proof(visit.config, &request, session, method, answer).await;
+        let aim = self.aim(&request, session, id, &view);
+        let outcome = self.check_proof(visit.config, &request, session, (method, answer), aim).await;
         self.audit_proof(&request, session, id, method, outcome.as_ref().err());
         match outcome {
             Ok(proof) => self.accept(visit, &request, session, id, proof).await,
@@ -89,14 +96,7 @@ impl StepUp {
                     return unchecked;
                 }
                 visit.joint.failed(visit.config, &request.client);
-                challenge_form(
-                    &request,
-                    session,
-                    id,
-                    &view,
-                    method,
-                    factor::of(method).map(|factor| factor.input.refused),
-                )
+                self.ask_again(visit.config, &request, session, id, method)
             }
         }
     }
@@ -106,14 +106,49 @@ impl StepUp {
         config: &Config,
         request: &Inbound,
         session: &Session,
-        method: Method,
-        text: &str,
+        (method, text): (Method, &str),
+        aim: Aim,
     ) -> Result<FactorVerified, NotProved> {
         let user_name = session.user();
         let account = Account::of(config, session.account());
         let device = Device::of_user(&self.sealer, &request.headers, &request.host, user_name)
             .filter(|device| device.stepped_up);
-        self.check(config, request, Answer { method, user_name, account, text, device: device.as_ref() }).await
+        self.check(
+            config,
+            request,
+            Answer { method, user_name, account, text, aim: Some(aim), device: device.as_ref() },
+        )
+        .await
+    }
+
+    /// What a proof for this transaction is for.
+    pub(super) fn aim(&self, request: &Inbound, session: &Session, id: &RandomId, view: &View) -> Aim {
+        Aim {
+            transaction: *id,
+            browser: view.secret_hash,
+            approval: view.approval(session.user()).text(),
+            client: request.client.address,
+            host: request.host.clone(),
+            path: path_of(&view.request.target).to_owned(),
+        }
+    }
+
+    /// The answer was wrong: the same question, with what changes at each try.
+    fn ask_again(
+        &self,
+        config: &Config,
+        request: &Inbound,
+        session: &Session,
+        id: &RandomId,
+        method: Method,
+    ) -> OwnResponse {
+        match self.transactions.view(id, self.claim(request, session, id)) {
+            Ok(view) => {
+                let asked = Asked { config, request, session, id, view: &view };
+                self.ask(asked, method, factor::of(method).map(|factor| factor.input.refused))
+            }
+            Err(refused) => refused_answer(request, refused),
+        }
     }
 
     /// Raises the session under a new id, ends the old one, and sends the client on.
@@ -142,7 +177,13 @@ impl StepUp {
             Err(refused) => return with_cookie(refused_answer(request, refused), raised_cookie),
         };
         let finished = view.missing.is_empty();
+        let recovered = proof.proved().method == Method::RecoveryCode;
+        if let (true, Some(account)) = (recovered, Account::of(visit.config, session.account())) {
+            self.notify(visit.config, &account, Change::RecoveryCodeUsed, "", &request.host);
+        }
         let mut answer = match ClientKind::of(request) {
+            // Whoever had to use one has lost the rest; the request waits until then.
+            ClientKind::Browser if recovered => see_other(self_service::LIST_PATH),
             ClientKind::Browser if finished => self.onward(visit.config, request, session, id, &view),
             ClientKind::Browser => see_other(&format!("/.lb/challenge/{id}")),
             _ => self.api_proved(visit.config, &raised, &view),
@@ -193,7 +234,7 @@ impl StepUp {
     /// Where the browser goes once everything is proved.
     fn onward(&self, config: &Config, request: &Inbound, session: &Session, id: &RandomId, view: &View) -> OwnResponse {
         match view.onward {
-            OnwardKind::Redirect => see_other(&view.target),
+            OnwardKind::Redirect => see_other(&view.request.target),
             OnwardKind::Parked => see_other(&format!("/.lb/resume/{id}")),
             OnwardKind::Retry | OnwardKind::Elsewhere if ClientKind::of(request) == ClientKind::Browser => {
                 see_other(&format!("/.lb/resume/{id}"))
@@ -237,10 +278,12 @@ impl StepUp {
 
 /// The first missing factor that the form answers.
 fn next_answer<'f>(view: &View, form: &'f Form) -> Option<(Method, &'f str)> {
-    let answered = |method: &Method| Some((*method, form.get(factor::of(*method)?.input.name)?));
-    view.askable()
-        .find_map(|method| answered(&method))
-        .filter(|(_, answer)| !answer.is_empty() && answer.len() <= LONGEST_ANSWER)
+    let answered = |method: Method| {
+        let input = &factor::of(method)?.input;
+        let answer = form.get(input.name)?;
+        Some((method, answer)).filter(|_| !answer.is_empty() && answer.len() <= input.shape.longest_answer_bytes())
+    };
+    view.askable().find_map(answered)
 }
 
 fn no_answer(request: &Inbound) -> OwnResponse {

@@ -119,8 +119,8 @@ impl StepUp {
             let view = self.transactions.view(&id, claim).ok()?;
             let fits = view.onward != OnwardKind::Parked
                 && view.missing.is_empty()
-                && view.method == bound.method
-                && view.target == bound.target
+                && view.request.method == bound.method
+                && view.request.target == bound.target
                 && view.unmet.iter().any(|(_, requirement)| is_per_action(requirement));
             fits.then_some(id)
         })
@@ -135,16 +135,16 @@ impl StepUp {
         if !view.missing.is_empty() {
             return see_other(&format!("/.lb/challenge/{id}"));
         }
-        let (nonce, method, path) = (Nonce::new(), view.method.as_str(), path_of(&view.target));
+        let (nonce, method, path) = (Nonce::new(), view.request.method.as_str(), path_of(&view.request.target));
         match view.onward {
-            OnwardKind::Redirect => see_other(&view.target),
+            OnwardKind::Redirect => see_other(&view.request.target),
             OnwardKind::Parked => {
                 let page = ResumePage {
                     nonce: nonce.text(),
                     host: &request.authority,
                     method,
                     path,
-                    target: &view.target,
+                    target: &view.request.target,
                     field: FIELD,
                     transaction: &id.to_string(),
                 };

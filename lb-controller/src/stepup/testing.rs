@@ -1,7 +1,7 @@
 //! What the tests of step-up are made of: users whose passwords hash fast, requests without a network, a browser that
 //! keeps cookies.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use argon2::password_hash::PasswordHasher as _;
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -10,11 +10,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod};
 use lb_policy::Method;
 
 use super::account::Account;
-use super::factor::{Attempt, of};
+use super::factor::FactorVerified;
 use super::session::Session;
 use crate::config::{Config, User};
 use crate::serve::request::{Client, Inbound, InboundBody};
-use crate::store::Store;
 
 pub(crate) const PASSWORD: &str = "correct horse battery staple";
 pub(crate) const TOTP_SECRET: &[u8] = b"12345678901234567890";
@@ -26,6 +25,8 @@ pub(crate) fn config() -> Config {
         name: name.to_owned(),
         password_hash: cheap_hash().to_owned(),
         totp_secret,
+        email: None,
+        phone: None,
         groups: vec!["staff".to_owned()],
     };
     Config { users: vec![user("alice", Some(TOTP_SECRET.to_vec())), user("bob", None)], ..Config::default() }
@@ -45,10 +46,7 @@ fn cheap_hash() -> &'static str {
 pub(super) fn session(user: &str, now: u64) -> Session {
     let config = config();
     let account = Account::built_in(&config, user).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let store = Arc::new(Store::open(&directory.path().join("store.redb")).unwrap());
-    let attempt = Attempt { account: account.clone(), answer: PASSWORD.to_owned().into(), now, store };
-    let proof = (of(Method::Password).unwrap().verify)(&attempt).unwrap();
+    let proof = FactorVerified::in_tests(&account.id, Method::Password, now);
     Session::begin(proof, &account, &config.step_up, now)
 }
 

@@ -3,7 +3,9 @@
 mod audits;
 mod bench;
 mod challenges;
+mod factors;
 mod logins;
 mod proofs;
 mod resumes;
+mod self_service;
 mod shapes;

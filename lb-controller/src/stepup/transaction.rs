@@ -10,8 +10,9 @@ use http::HeaderValue;
 use lb_policy::{Method, ProvedFactor, Requirement, UnixSeconds};
 
 use super::cookies::MOST_TRANSACTIONS;
+use super::factor::approval::Approval;
 use super::parking::Parked;
-use super::random_id::RandomId;
+use super::random_id::{RandomId, random_bytes};
 use super::terms::Terms;
 
 pub(super) struct Transaction {
@@ -30,6 +31,8 @@ pub(super) struct Transaction {
     pub(super) tries_left: u8,
     /// Ways to an identity provider.
     pub(super) trips_left: u8,
+    /// What the next proof that commits to this request must contain; each try has a new one.
+    pub(super) nonce: [u8; 32],
     pub(super) onward: Onward,
 }
 
@@ -61,8 +64,10 @@ pub(super) enum Onward {
 /// What pages show of a transaction.
 #[derive(Clone, Debug)]
 pub(super) struct View {
-    pub(super) method: http::Method,
-    pub(super) target: String,
+    pub(super) request: BoundRequest,
+    pub(super) secret_hash: [u8; 32],
+    pub(super) expires_at: UnixSeconds,
+    pub(super) nonce: [u8; 32],
     pub(super) unmet: Vec<(Arc<str>, Requirement)>,
     pub(super) terms: Terms,
     /// Still to be proved on the way that is nearest its end, the next one first.
@@ -71,11 +76,24 @@ pub(super) struct View {
     pub(super) instead: Vec<Method>,
     pub(super) proved_count: usize,
     pub(super) tries_left: u8,
-    pub(super) expires_at: UnixSeconds,
     pub(super) onward: OnwardKind,
 }
 
 impl View {
+    /// What a proof now would approve.
+    pub(super) fn approval<'a>(&'a self, user: &'a str) -> Approval<'a> {
+        Approval {
+            user,
+            authority: &self.request.authority,
+            method: self.request.method.as_str(),
+            target: &self.request.target,
+            facts: &[],
+            body_sha256: self.request.body_sha256,
+            nonce: self.nonce,
+            expires_at: self.expires_at,
+        }
+    }
+
     /// Everything that may be answered next.
     pub(super) fn askable(&self) -> impl Iterator<Item = Method> {
         self.missing.iter().chain(&self.instead).copied()
@@ -171,8 +189,10 @@ impl Transactions {
         let Some(left) = transaction.tries_left.checked_sub(1) else {
             return Err(Refused::NoTriesLeft);
         };
+        let view = transaction.view();
         transaction.tries_left = left;
-        Ok(transaction.view())
+        transaction.nonce = random_bytes();
+        Ok(View { tries_left: left, ..view })
     }
 
     /// Gives back a try whose answer was not checked.
@@ -306,15 +326,16 @@ impl Transaction {
     fn view(&self) -> View {
         let missing = self.missing();
         View {
-            method: self.request.method.clone(),
-            target: self.request.target.clone(),
+            request: self.request.clone(),
+            secret_hash: self.secret_hash,
+            expires_at: self.expires_at,
+            nonce: self.nonce,
             unmet: self.unmet.clone(),
             terms: self.terms.clone(),
             instead: self.instead(&missing),
             missing,
             proved_count: self.proved.len(),
             tries_left: self.tries_left,
-            expires_at: self.expires_at,
             onward: match self.onward {
                 Onward::Redirect => OnwardKind::Redirect,
                 Onward::Parked(_) => OnwardKind::Parked,
@@ -351,6 +372,7 @@ mod tests {
             proved: Vec::new(),
             tries_left: TRIES,
             trips_left: TRIPS,
+            nonce: [0; 32],
             onward: Onward::Retry,
         }
     }

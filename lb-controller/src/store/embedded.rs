@@ -4,6 +4,7 @@
 mod api_keys;
 mod enrolments;
 mod id_tokens;
+mod tokens;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -136,6 +137,7 @@ impl Store {
         transaction.open_table(enrolments::ENROLMENTS)?;
         transaction.open_table(api_keys::API_KEYS)?;
         transaction.open_table(id_tokens::ID_TOKENS)?;
+        transaction.open_table(tokens::ENROLMENT_TOKENS)?;
         transaction.commit()?;
         Ok(())
     }

@@ -35,13 +35,13 @@ const PERMITTED: &[(&str, &[&str])] = &[
             "xdp_metrics",
         ],
     ),
-    ("admin", &["datapath_report", "edge", "explain", "identity", "lists", "pool", "reconcile", "samples"]),
+    ("admin", &["datapath_report", "edge", "explain", "identity", "lists", "pool", "reconcile", "samples", "stepup"]),
     ("reconcile", &["health", "joint"]),
     // A request's way. Its types (`serve::request`, `serve::respond`) are what the ones below speak in.
     ("serve", &["edge", "explain", "identity", "pool", "stepup"]),
     ("explain", &["serve"]),
     ("edge", &["explain", "identity", "joint", "pool", "serve", "stepup"]),
-    ("stepup", &["edge", "identity", "joint", "serve", "store"]),
+    ("stepup", &["edge", "identity", "joint", "mail", "serve", "store", "webhook"]),
     ("joint", &["serve"]),
     ("health", &["pool"]),
     // Whom others vouch for; it decides about no request.
@@ -49,6 +49,7 @@ const PERMITTED: &[(&str, &[&str])] = &[
     ("lists", &[]),
     ("lists_metrics", &["lists"]),
     ("pcap", &[]),
+    ("mail", &[]),
     ("pool", &[]),
     ("rates", &[]),
     ("samples", &[]),
@@ -56,6 +57,7 @@ const PERMITTED: &[(&str, &[&str])] = &[
     ("store", &[]),
     ("datapath_report", &[]),
     ("stepup_metrics", &["edge"]),
+    ("webhook", &[]),
     ("xdp_metrics", &[]),
     // Access lines are a log, and a request's.
     ("logging", &["serve"]),

@@ -7,6 +7,7 @@ use totp_rs::Secret;
 use super::super::section::{Complaint, Names, Problems, Section};
 use super::super::tree::Node;
 use super::super::{User, values};
+use super::factors::mail_address;
 
 /// A login computes the hash: more would let a handful of logins take all memory.
 const MOST_HASH_KIB: u32 = 256 * 1024;
@@ -27,13 +28,15 @@ fn user(node: &Node, names: &mut Names, problems: &Problems) -> Option<User> {
     let password_hash = section.required_value("password_hash", password_hash);
     let totp_given = section.has("totp_secret");
     let totp_secret = section.value("totp_secret", totp_secret);
+    let email = section.value("email", mail_address);
+    let phone = section.value("phone", phone);
     let groups = section.values("groups", values::name);
     section.finish();
     // A user whose secret could not be read is not a user without one.
     if totp_given && totp_secret.is_none() {
         return None;
     }
-    Some(User { name: name?, password_hash: password_hash?, totp_secret, groups })
+    Some(User { name: name?, password_hash: password_hash?, totp_secret, email, phone, groups })
 }
 
 /// The text is never repeated in messages.
@@ -52,6 +55,18 @@ fn password_hash(text: &str) -> Result<String, Complaint> {
         return Err(complain("the hash takes more than 256 MiB of memory to check"));
     }
     Ok(text.to_owned())
+}
+
+/// E.164: a plus sign and up to 15 digits.
+fn phone(text: &str) -> Result<String, Complaint> {
+    let digits: String = text.chars().filter(|char| *char != ' ').collect();
+    let is_number = digits.strip_prefix('+').is_some_and(|rest| {
+        (7..=15).contains(&rest.len()) && rest.bytes().all(|byte| byte.is_ascii_digit()) && !rest.starts_with('0')
+    });
+    if !is_number {
+        return Err(Complaint::new("this is no telephone number", "write it with its country: \"+49 151 12345678\""));
+    }
+    Ok(digits)
 }
 
 /// Base32 as authenticator apps show it: upper or lower case, with or without spaces and padding.

@@ -5,7 +5,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use lb_policy::{Method, Strength};
 
 use super::super::random_id::random_bytes;
-use super::{Attempt, Factor, FactorVerified, Failure, Input};
+use super::{Attempt, Factor, FactorVerified, Failure, Field, Input, Shape, Verify};
 use crate::config::User;
 
 pub(in crate::stepup) const FACTOR: Factor = Factor {
@@ -14,14 +14,16 @@ pub(in crate::stepup) const FACTOR: Factor = Factor {
         name: "password",
         label: "Password",
         hint: "The one you log in with.",
-        kind: "password",
-        autocomplete: "current-password",
-        inputmode: "text",
-        is_code: false,
+        shape: Shape::Typed(Field {
+            kind: "password",
+            autocomplete: "current-password",
+            inputmode: "text",
+            is_code: false,
+        }),
         refused: "That is not the password. Check Caps Lock and try again.",
     },
-    provable: |account, _| account.built_in.as_ref().map(|_| Strength::Ordinary),
-    verify,
+    provable: |owner| owner.account.built_in.as_ref().map(|_| Strength::Ordinary),
+    verify: Verify::Hashing(verify),
 };
 
 /// The PHC string of `password` under a fresh salt, with the parameters that OWASP recommends (19 MiB, two passes).
@@ -46,7 +48,7 @@ pub(in crate::stepup) fn spend_the_same_time(somebody: &User, answer: &str) {
     std::hint::black_box(matches(&somebody.password_hash, answer));
 }
 
-fn matches(phc: &str, password: &str) -> bool {
+pub(super) fn matches(phc: &str, password: &str) -> bool {
     // The cost parameters come from the hash; the algorithm must be the one that compiling the configuration checked.
     PasswordHash::new(phc).is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
 }

@@ -1,9 +1,13 @@
 //! Time-based one-time codes (RFC 6238): six digits, 30-second steps, SHA-1, as every authenticator app has them.
 
 use lb_policy::{Method, Strength};
-use totp_rs::{Builder, Totp};
+use qrcode::QrCode;
+use qrcode::render::svg;
+use totp_rs::{Builder, Secret, Totp};
 
-use super::{Attempt, Factor, FactorVerified, Failure, Input};
+use super::super::random_id::random_bytes;
+use super::recovery::grouped;
+use super::{Attempt, Factor, FactorVerified, Failure, Field, Input, Shape, Verify};
 
 pub(in crate::stepup) const FACTOR: Factor = Factor {
     method: Method::Totp,
@@ -11,14 +15,14 @@ pub(in crate::stepup) const FACTOR: Factor = Factor {
         name: "code",
         label: "6-digit code",
         hint: "Open your authenticator app and type the code it shows for this account.",
-        kind: "text",
-        autocomplete: "one-time-code",
-        inputmode: "numeric",
-        is_code: true,
+        shape: Shape::Typed(Field { kind: "text", autocomplete: "one-time-code", inputmode: "numeric", is_code: true }),
         refused: "That code was not accepted. A code works once; wait for the next one and try again.",
     },
-    provable: |account, _| account.built_in.as_ref()?.totp_secret.as_ref().map(|_| Strength::Ordinary),
-    verify,
+    provable: |owner| {
+        let configured = owner.account.built_in.as_ref().is_some_and(|user| user.totp_secret.is_some());
+        (configured || owner.has(Method::Totp)).then_some(Strength::Ordinary)
+    },
+    verify: Verify::Disk(verify),
 };
 
 const DIGITS: usize = 6;
@@ -26,14 +30,39 @@ const DIGITS: usize = 6;
 const STEPS_OF_SKEW: u16 = 1;
 
 fn verify(attempt: &Attempt) -> Result<FactorVerified, Failure> {
-    let user = attempt.account.built_in.as_ref().ok_or(Failure::NotEnrolled)?;
-    let secret = user.totp_secret.as_deref().ok_or(Failure::NotEnrolled)?;
-    let step = matching_step(secret, &attempt.answer, attempt.now).ok_or(Failure::Wrong)?;
-    // A right code that was used before proves that somebody saw it, not who is here.
-    if !attempt.store.accept_totp_step(&attempt.account.id.key(), step)? {
-        return Err(Failure::Replayed);
+    let key = attempt.account.id.key();
+    let step = |secret: &[u8]| matching_step(secret, &attempt.answer, attempt.now);
+    let configured = attempt.account.built_in.as_ref().and_then(|user| user.totp_secret.as_deref());
+    if let Some(step) = configured.and_then(step) {
+        return accepted(attempt, &key, step);
     }
-    Ok(FactorVerified::new(attempt, Method::Totp, Strength::Ordinary))
+    let enrolled = attempt.enrolled(Method::Totp, |secret| Some(step(secret)))?;
+    if configured.is_none() && enrolled.is_empty() {
+        return Err(Failure::NotEnrolled);
+    }
+    let matching = enrolled.iter().find_map(|(enrolment, step)| Some((enrolment, (*step)?)));
+    let (enrolment, step) = matching.ok_or(Failure::Wrong)?;
+    let proof = accepted(attempt, &format!("{key}\0{}", enrolment.id), step)?;
+    if attempt.used(enrolment)? { Ok(proof) } else { Err(Failure::NotEnrolled) }
+}
+
+/// A right code that was used before proves that somebody saw it, not who is here.
+fn accepted(attempt: &Attempt, secret_key: &str, step: u64) -> Result<FactorVerified, Failure> {
+    if attempt.store.accept_totp_step(secret_key, step)? {
+        Ok(FactorVerified::new(attempt, Method::Totp, Strength::Ordinary))
+    } else {
+        Err(Failure::Replayed)
+    }
+}
+
+/// Whether `answer` is the code of the moment: at enrolment, where nothing was accepted before.
+pub(in crate::stepup) fn is_current(secret: &[u8], answer: &str, now: u64) -> bool {
+    matching_step(secret, answer, now).is_some()
+}
+
+/// A new secret of 160 bits (RFC 4226 §4 R6).
+pub(in crate::stepup) fn new_secret() -> Vec<u8> {
+    random_bytes::<20>().to_vec()
 }
 
 /// The time step whose code `answer` is. Apps show codes in groups, so spaces are ignored.
@@ -44,6 +73,22 @@ fn matching_step(secret: &[u8], answer: &str, now: u64) -> Option<u64> {
         return None;
     }
     totp(secret).check(&code, now)
+}
+
+/// In Base32, in groups of four, for those who type it.
+pub(in crate::stepup) fn shown(secret: &[u8]) -> String {
+    grouped(&Secret::from(secret.to_vec()).to_base32())
+}
+
+/// A picture (SVG) for authenticator apps to scan. `None`: a name that the format cannot carry.
+pub(in crate::stepup) fn qr_code(secret: &[u8], user: &str, issuer: &str) -> Option<String> {
+    // A colon parts issuer and account in the format.
+    let plain = |text: &str| text.replace(':', " ");
+    let totp = Builder::new().with_secret(secret.to_vec()).with_account_name(plain(user));
+    let url = totp.with_issuer(Some(plain(issuer))).build().ok()?.to_url().ok()?;
+    let picture = QrCode::new(url).ok()?.render::<svg::Color<'_>>().min_dimensions(200, 200).build();
+    // The XML declaration has no place in a page.
+    picture.find("<svg").map(|start| picture[start..].to_owned())
 }
 
 /// Compiling the configuration refuses secrets shorter than the RFC asks for; what is left cannot be refused here.

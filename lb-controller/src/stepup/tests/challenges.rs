@@ -85,7 +85,8 @@ async fn who_has_no_such_factor_is_told_so_once_and_not_sent_in_circles() {
         let mut bob = logged_in(&bench, visitor, "bob").await;
         let session = bob.session(&bench).unwrap();
         let provable = bench.step_up.provable(&bench.config, Some(&session)).provable();
-        assert_eq!(provable.iter().map(|factor| factor.method).collect::<Vec<_>>(), [Method::Password]);
+        let methods: Vec<_> = provable.iter().map(|factor| factor.method).collect();
+        assert_eq!(methods, [Method::Password, Method::ProofOfWork]);
         let no_way = Challenge { ways: vec![], ..level_two() };
         let response = bob.challenged(&bench, bob.refund(), no_way).await;
         assert_eq!(response.status(), StatusCode::FORBIDDEN);
