@@ -5,6 +5,7 @@ mod explain;
 mod lists;
 mod samples;
 mod state;
+pub mod threat;
 
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -90,6 +91,7 @@ pub async fn serve(listener: UnixListener, state: Arc<AdminState>) -> std::io::R
         .route("/v1/explain", post(explain::hypothetical))
         .route("/v1/explain/recent", get(explain::recent))
         .route("/v1/unblock", post(unblock))
+        .route("/v1/threat", get(threat::show).post(threat::set))
         .route("/v1/stop", post(stop))
         .with_state(state);
     axum::serve(listener, router).await

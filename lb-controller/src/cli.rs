@@ -15,6 +15,7 @@ mod run;
 mod samples;
 mod status;
 mod stop;
+mod threat;
 mod top;
 mod trace;
 mod unblock;
@@ -63,6 +64,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Stop a running controller gracefully; XDP stays attached.
     Stop(stop::Arguments),
+    /// Show or set how threatened the service is, for rules that go by it.
+    Threat(threat::Arguments),
     /// Lift the XDP block of a source before its time is over.
     Unblock(unblock::Arguments),
     /// Detach XDP and remove every pin and route of this instance.
@@ -88,6 +91,7 @@ impl Cli {
             Command::Lists(arguments) => lists::run(instance, arguments),
             Command::Explain(arguments) => explain::run(instance, arguments),
             Command::Stop(arguments) => stop::run(instance, arguments),
+            Command::Threat(arguments) => threat::run(instance, arguments),
             Command::Unblock(arguments) => unblock::run(instance, arguments),
             Command::Unload(arguments) => unload::run(instance, arguments),
             Command::HashPassword(arguments) => hash_password::run(arguments),

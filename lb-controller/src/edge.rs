@@ -11,12 +11,14 @@ use crate::joint::Joint;
 use crate::metrics::Metrics;
 use crate::pool::Pools;
 use crate::serve::body_memory::BodyMemory;
+use crate::signals::Signals;
 use crate::stepup::StepUp;
 
 /// One edge host's state. Each request takes one snapshot and keeps it to its end.
 pub struct Edge {
     snapshot: ArcSwap<Snapshot>,
     pub step_up: StepUp,
+    pub signals: Signals,
     pub joint: Joint,
     pub metrics: Metrics,
     pub body_memory: Arc<BodyMemory>,
@@ -34,9 +36,17 @@ pub struct Snapshot {
 }
 
 impl Edge {
-    pub fn new(first: Snapshot, step_up: StepUp, joint: Joint, metrics: Metrics, clock: Clock) -> Edge {
+    pub fn new(
+        first: Snapshot,
+        step_up: StepUp,
+        signals: Signals,
+        joint: Joint,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> Edge {
         let snapshot = ArcSwap::from_pointee(first);
-        Edge { snapshot, step_up, joint, metrics, body_memory: Arc::default(), recent: Recent::default(), clock }
+        let (body_memory, recent) = (Arc::default(), Recent::default());
+        Edge { snapshot, step_up, signals, joint, metrics, body_memory, recent, clock }
     }
 
     pub fn snapshot(&self) -> Guard<Arc<Snapshot>> {

@@ -37,6 +37,7 @@ use crate::serve::request::Peer;
 use crate::serve::tls::{CertificateSwitch, server_config};
 use crate::serve::{self, listen};
 use crate::shutdown::Shutdown;
+use crate::signals::Signals;
 use crate::stepup::StepUp;
 use crate::stepup_metrics::StepUpCollector;
 use crate::xdp_metrics::XdpCollector;
@@ -65,6 +66,7 @@ pub struct Options {
 const DRAIN: Duration = Duration::from_secs(10);
 
 const TEND_EVERY: Duration = Duration::from_secs(60);
+const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM, SIGINT or `lb-controller stop`.
 pub fn run(options: Options) -> Result<(), Failure> {
@@ -86,6 +88,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
 struct Opened {
     config: Arc<Config>,
     step_up: StepUp,
+    signals: Signals,
     certificates: Arc<CertificateSwitch>,
     listeners: Vec<Vec<TcpListener>>,
     reconciler: Option<Reconciler>,
@@ -102,6 +105,7 @@ impl Opened {
         let config = Arc::new(with_interfaces(options)?);
         let admin = AdminSocket::open(options.instance.admin_socket())?;
         let step_up = StepUp::open(&config.state_dir, Clock::system()).or_exit(ExitKind::State)?;
+        let signals = Signals::open(&config, step_up.store(), step_up.failed_proofs()).or_exit(ExitKind::Config)?;
         let certificates = CertificateSwitch::new(reload::certificates(&config).or_exit(ExitKind::Certificate)?);
         let lists = reload::lists(&config)?;
         if options.listen.is_some() && lists.prefixes() > 0 {
@@ -119,7 +123,18 @@ impl Opened {
         };
         let attached_anew = matches!(attached, Some((_, MapsOrigin::Fresh)));
         let reconciler = attached.map(|(reconciler, _)| reconciler);
-        Ok(Opened { config, step_up, certificates, listeners, reconciler, lists, attached_anew, admin, metrics })
+        Ok(Opened {
+            config,
+            step_up,
+            signals,
+            certificates,
+            listeners,
+            reconciler,
+            lists,
+            attached_anew,
+            admin,
+            metrics,
+        })
     }
 }
 
@@ -202,7 +217,7 @@ async fn serve(options: &Options, opened: Opened) -> Result<(), Failure> {
     health.watch(&pools);
 
     let snapshot = Snapshot { version: 1, config: opened.config, pools };
-    let edge = Arc::new(Edge::new(snapshot, opened.step_up, joint, metrics, Clock::system()));
+    let edge = Arc::new(Edge::new(snapshot, opened.step_up, opened.signals, joint, metrics, Clock::system()));
     edge.metrics.register_collector(StepUpCollector::new(&edge));
     let workers = start_workers(&edge, opened.listeners, &opened.certificates)?;
 
@@ -218,6 +233,7 @@ async fn serve(options: &Options, opened: Opened) -> Result<(), Failure> {
     });
     spawn_admin(&opened.admin, opened.metrics, &admin)?;
     tokio::spawn(tend(edge.clone()));
+    tokio::spawn(follow_signals(edge.clone()));
     let reload = reload::Reload {
         file_interfaces: options.config.interfaces.clone(),
         edge,
@@ -249,8 +265,24 @@ async fn tend(edge: Arc<Edge>) {
     loop {
         every.tick().await;
         let edge = edge.clone();
-        if tokio::task::spawn_blocking(move || edge.step_up.tend()).await.is_err() {
+        let tend = move || {
+            edge.step_up.tend();
+            edge.signals.tend();
+        };
+        if tokio::task::spawn_blocking(tend).await.is_err() {
             tracing::error!("tending the step-up engine panicked; trying again in a minute");
+        }
+    }
+}
+
+/// Takes in new databases of places and new lists.
+async fn follow_signals(edge: Arc<Edge>) {
+    let mut every = tokio::time::interval(FOLLOW_EVERY);
+    loop {
+        every.tick().await;
+        let edge = edge.clone();
+        if tokio::task::spawn_blocking(move || edge.signals.follow()).await.is_err() {
+            tracing::error!("reading a new file of facts panicked; the old one goes on");
         }
     }
 }

@@ -23,6 +23,8 @@ pub struct Session {
     factors: Vec<ProvedFactor>,
     /// Of the user's password hash and secrets when the session began; a change of either ends it.
     credentials: [u8; 8],
+    /// When the login was.
+    begun_at: UnixSeconds,
     /// When `id` was made.
     pub(super) issued_at: UnixSeconds,
     /// The last request, to the minute.
@@ -34,7 +36,7 @@ pub struct Session {
 /// The idle clock is moved at most this often, or every response would carry a cookie.
 const REFRESH_SECONDS: u64 = 60;
 /// The first byte of the encoding; another layout takes another number.
-const LAYOUT: u8 = 2;
+const LAYOUT: u8 = 3;
 
 impl Session {
     pub(super) fn begin(proof: FactorVerified, account: &Account, config: &StepUpConfig, now: UnixSeconds) -> Session {
@@ -47,6 +49,7 @@ impl Session {
             groups: built_in.map(|user| user.groups.clone()).unwrap_or_default(),
             factors: vec![proof.proved()],
             credentials: built_in.map(credentials_of).unwrap_or_default(),
+            begun_at: now,
             issued_at: now,
             seen_at: now,
             ends_at: now + config.session_lifetime.as_secs(),
@@ -96,6 +99,16 @@ impl Session {
         &self.account.name
     }
 
+    /// Names the user among those of all providers.
+    pub fn user_key(&self) -> String {
+        self.account.key()
+    }
+
+    /// Names the login, from its beginning to its end.
+    pub fn login_id(&self) -> [u8; 16] {
+        *self.login.bytes()
+    }
+
     pub fn factors(&self) -> &[ProvedFactor] {
         &self.factors
     }
@@ -116,6 +129,7 @@ impl Session {
             user: &self.account.name,
             groups: &self.groups,
             factors: &self.factors,
+            begun_at: self.begun_at,
         }
     }
 
@@ -126,7 +140,7 @@ impl Session {
         bytes.extend_from_slice(self.id.bytes());
         bytes.extend_from_slice(self.login.bytes());
         bytes.extend_from_slice(&self.credentials);
-        for time in [self.issued_at, self.seen_at, self.ends_at] {
+        for time in [self.begun_at, self.issued_at, self.seen_at, self.ends_at] {
             bytes.extend_from_slice(&time.to_be_bytes());
         }
         bytes.push(u8::try_from(self.factors.len()).expect("there are fewer methods than 256"));
@@ -150,7 +164,7 @@ impl Session {
         let login = RandomId::from_bytes(take(input)?);
         let credentials = take(input)?;
         let mut time = || Some(u64::from_be_bytes(take(input)?));
-        let (issued_at, seen_at, ends_at) = (time()?, time()?, time()?);
+        let (begun_at, issued_at, seen_at, ends_at) = (time()?, time()?, time()?, time()?);
         let [count] = take(input)?;
         let mut factors = Vec::new();
         for _ in 0..count {
@@ -162,7 +176,8 @@ impl Session {
         let (issuer, name) = input.split_at_checked(issuer_bytes.into())?;
         let issuer = (!issuer.is_empty()).then(|| str::from_utf8(issuer).map(str::to_owned)).transpose().ok()?;
         let account = AccountId { issuer, name: str::from_utf8(name).ok()?.to_owned() };
-        Some(Session { id, login, account, groups: Vec::new(), factors, credentials, issued_at, seen_at, ends_at })
+        let groups = Vec::new();
+        Some(Session { id, login, account, groups, factors, credentials, begun_at, issued_at, seen_at, ends_at })
     }
 }
 

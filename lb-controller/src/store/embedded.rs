@@ -2,6 +2,7 @@
 //! as the disk takes: keep them off the worker threads.
 
 mod enrolments;
+mod habits;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -131,6 +132,7 @@ impl Store {
         transaction.open_table(TOTP_STEPS)?;
         transaction.open_table(REVOKED)?;
         transaction.open_table(enrolments::ENROLMENTS)?;
+        transaction.open_table(habits::HABITS)?;
         transaction.commit()?;
         Ok(())
     }

@@ -12,7 +12,22 @@ const FOUNDATION: &[&str] = &["audit", "clock", "config", "failure", "instance",
 
 /// A module, and what it may name beside the foundation and itself.
 const PERMITTED: &[(&str, &[&str])] = &[
-    ("cli", &["admin", "datapath_report", "explain", "logging", "pcap", "rates", "run", "samples", "stepup", "trace"]),
+    (
+        "cli",
+        &[
+            "admin",
+            "datapath_report",
+            "explain",
+            "logging",
+            "pcap",
+            "rates",
+            "run",
+            "samples",
+            "signals",
+            "stepup",
+            "trace",
+        ],
+    ),
     (
         "run",
         &[
@@ -29,6 +44,7 @@ const PERMITTED: &[(&str, &[&str])] = &[
             "reconcile",
             "samples",
             "serve",
+            "signals",
             "stepup",
             "stepup_metrics",
             "xdp_metrics",
@@ -37,10 +53,11 @@ const PERMITTED: &[(&str, &[&str])] = &[
     ("admin", &["datapath_report", "edge", "explain", "lists", "pool", "reconcile", "samples"]),
     ("reconcile", &["health", "joint"]),
     // A request's way. Its types (`serve::request`, `serve::respond`) are what the ones below speak in.
-    ("serve", &["edge", "explain", "pool", "stepup"]),
+    ("serve", &["edge", "explain", "pool", "signals", "stepup"]),
     ("explain", &["serve"]),
-    ("edge", &["explain", "joint", "pool", "serve", "stepup"]),
-    ("stepup", &["edge", "joint", "serve", "store"]),
+    ("edge", &["explain", "joint", "pool", "serve", "signals", "stepup"]),
+    ("stepup", &["edge", "joint", "serve", "signals", "store"]),
+    ("signals", &["store"]),
     ("joint", &["serve"]),
     ("health", &["pool"]),
     ("lists", &[]),
