@@ -96,16 +96,20 @@ async fn answer(
     let facts = facts::gather(now, config, &request, who, &findings, route);
     let decision = config.rules.decide(&facts);
     record.set_decision(&decision);
+    let id = record.id();
+    let explain = || Explained::of(&config.rules, &facts, Some(id.to_string()));
     if !matches!(decision, Decision::Allow(_) | Decision::AllowWithin(_) | Decision::LogIn) {
-        edge.recent.remember(now, || Explained::of(&config.rules, &facts, Some(record.id().to_string())));
+        edge.recent.remember(now, &explain);
     }
 
     let passing = |permit| Passing { permit, visit: &visit, snapshot, route, who, findings: &findings };
     match (decision, session) {
         (Decision::Allow(permit), _) => passing(permit).go_on(edge, request, record).await,
         (Decision::AllowWithin(within), _) => {
-            let permit = within.take(|limits| edge.signals.take(limits, &sender, now));
-            let permit = permit.map_err(|retry_after| edge.step_up.limited(&request, session, retry_after))?;
+            let permit = within.take(|limits| edge.signals.take(limits, &sender, now)).map_err(|retry_after| {
+                edge.recent.remember(now, &explain);
+                edge.step_up.limited(&request, session, retry_after)
+            })?;
             passing(permit).go_on(edge, request, record).await
         }
         (Decision::Challenge(challenge), Some(session)) => {

@@ -290,8 +290,14 @@ impl Rule {
         match (condition.evaluate(facts), self.on_missing) {
             (Truth::True, _) => applied,
             (Truth::False, _) | (Truth::Missing, OnMissing::Skip) => Judgement::Silent,
-            // Denying somebody for facts that logging in would supply would lock everybody out.
-            (Truth::Missing, _) if facts.session.is_none() && condition.needs_session() => Judgement::NeedsSession,
+            // Denying somebody for facts that logging in would supply would lock everybody out. A limit needs nobody.
+            (Truth::Missing, _)
+                if facts.session.is_none()
+                    && condition.needs_session()
+                    && !matches!(self.outcome, Outcome::Limit(_)) =>
+            {
+                Judgement::NeedsSession
+            }
             (Truth::Missing, OnMissing::Challenge) => applied,
             (Truth::Missing, OnMissing::Deny) => Judgement::Denies { reason: "a fact that it judges by is missing" },
         }

@@ -82,7 +82,9 @@ impl Record {
     pub fn set_decision(&mut self, decision: &Decision) {
         let (name, rule) = match decision {
             Decision::Allow(_) => ("allow", None),
-            Decision::AllowWithin(within) => ("allow", within.limits().first().map(|limit| limit.rule.clone())),
+            Decision::AllowWithin(within) => {
+                ("allow_within_limits", within.limits().first().map(|limit| limit.rule.clone()))
+            }
             Decision::Revoke(revocation) => ("revoke", Some(revocation.rule.clone())),
             Decision::RegenerateApiKey(revocation) => ("regenerate_api_key", Some(revocation.rule.clone())),
             Decision::LogIn => ("log_in", None),

@@ -35,12 +35,12 @@ impl Revocations {
     }
 
     pub(super) fn is_ended(&self, session: &Session) -> bool {
-        self.is_any_ended(&[*session.id.bytes(), *session.login.bytes(), user_id(session.user())], session)
+        self.is_any_ended(&[*session.id.bytes(), *session.login.bytes(), user_id(&session.user_key())], session)
     }
 
     /// As [`Revocations::is_ended`], but for a rise in level, which ends a session and not its login.
     pub(super) fn is_login_ended(&self, session: &Session) -> bool {
-        self.is_any_ended(&[*session.login.bytes(), user_id(session.user())], session)
+        self.is_any_ended(&[*session.login.bytes(), user_id(&session.user_key())], session)
     }
 
     fn is_any_ended(&self, ids: &[[u8; 16]], session: &Session) -> bool {
@@ -67,7 +67,7 @@ impl Revocations {
         now: UnixSeconds,
         lifetime_seconds: u64,
     ) -> Result<(), StoreError> {
-        let user = user_id(session.user());
+        let user = user_id(&session.user_key());
         let ended_at = now.max(session.issued_at);
         let until = session.ends_at.max(now.saturating_add(lifetime_seconds));
         let revoked = Revoked { id: user, user, ended_at, until };
@@ -76,7 +76,7 @@ impl Revocations {
     }
 
     fn end(&self, id: &RandomId, session: &Session, now: UnixSeconds) -> Result<bool, StoreError> {
-        let user = user_id(session.user());
+        let user = user_id(&session.user_key());
         // A session issued by a clock that has since been set back must end all the same.
         let ended_at = now.max(session.issued_at);
         let revoked = Revoked { id: *id.bytes(), user, ended_at, until: session.ends_at };

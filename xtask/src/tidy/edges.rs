@@ -54,7 +54,7 @@ const PERMITTED: &[(&str, &[&str])] = &[
     ("reconcile", &["health", "joint"]),
     // A request's way. Its types (`serve::request`, `serve::respond`) are what the ones below speak in.
     ("serve", &["edge", "explain", "pool", "signals", "stepup"]),
-    ("explain", &["serve"]),
+    ("explain", &["serve", "signals"]),
     ("edge", &["explain", "joint", "pool", "serve", "signals", "stepup"]),
     ("stepup", &["edge", "joint", "serve", "signals", "store"]),
     ("signals", &["store"]),

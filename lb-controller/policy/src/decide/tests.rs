@@ -91,6 +91,7 @@ fn rules() -> Vec<RuleSource> {
         rule("fewer", "/few/er", limit(1, 60)),
         rule("few-code", "/few/code", require(None, &["totp"], None, false)),
         when(rule("few-x", "/x-few", limit(5, 60)), "request.headers[\"x\"] == \"1\""),
+        when(rule("few-staff", "/staff-few", limit(5, 60)), "\"staff\" in session.groups"),
         when(rule("staff", "/staff", deny("staff only")), "!(\"staff\" in session.groups)"),
         when(rule("header", "/header", require(Some(2), &[], None, false)), "request.headers[\"x\"] == \"1\""),
         RuleSource {
@@ -224,6 +225,7 @@ fn a_request_is_decided_by_all_rules_that_apply() {
         ("who must log in first spends no limit", Request { line: "GET h/few", ..Default::default() }, "log in"),
         ("who must prove more spends no limit", Request { line: "GET h/few/code", session: fresh, ..Default::default() }, "challenge few-code by totp"),
         ("a missing fact limits", Request { line: "GET h/x-few", session: fresh, ..Default::default() }, "allow within few-x"),
+        ("a limit asks nobody to log in", Request { line: "GET h/staff-few", public: true, ..Default::default() }, "allow within few-staff"),
         ("a missing fact denies where the rule says so", Request { line: "GET h/deny", session: fresh, ..Default::default() }, "deny header-deny: a fact that it judges by is missing"),
     ];
     for (name, request, expected) in rows {
