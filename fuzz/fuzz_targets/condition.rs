@@ -23,20 +23,29 @@ impl HeaderLookup for OneHeader {
 fn compile(text: &str) -> Result<RuleSet, Vec<RuleError>> {
     let source =
         |(name, kind): (&str, BodyFactKind)| BodyFactSource { name: name.into(), pointer: format!("/{name}"), kind };
-    RuleSet::compile(&[RuleSource {
-        id: "fuzzed".into(),
-        matches: MatchSource::default(),
-        body: Some(BodySource { max_bytes: None, facts: FACTS.map(source).into() }),
-        when: Some(text.into()),
-        outcome: OutcomeSource::Deny { reason: "it holds".into() },
-        on_missing: Some(OnMissing::Skip),
-    }], &Levels::default())
+    RuleSet::compile(
+        &[RuleSource {
+            id: "fuzzed".into(),
+            matches: MatchSource::default(),
+            body: Some(BodySource { max_bytes: None, facts: FACTS.map(source).into() }),
+            when: Some(text.into()),
+            outcome: OutcomeSource::Deny { reason: "it holds".into() },
+            on_missing: Some(OnMissing::Skip),
+        }],
+        &Levels::default(),
+    )
 }
 
 /// What the condition comes to in a request by alice, who sent an amount and nothing else.
 fn truth(rules: &RuleSet) -> Truth {
-    let request =
-        RequestFacts { method: "POST", host: "shop.example", path: "/refunds", query: "a=b", headers: &OneHeader };
+    let request = RequestFacts {
+        method: "POST",
+        host: "shop.example",
+        path: "/refunds",
+        query: "a=b",
+        parameters: &NO_PARAMETERS,
+        headers: &OneHeader,
+    };
     let needs = rules.body_needs(&request).expect("the rule reads the body");
     let body = needs.read(Some("application/json"), br#"{"amount": 750.25}"#).expect("strict JSON");
     let groups = ["staff".to_owned()];
@@ -45,12 +54,14 @@ fn truth(rules: &RuleSet) -> Truth {
         now: 1_060,
         levels: &Levels::default(),
         request,
-        client: ClientFacts { address: [192, 0, 2, 7].into() },
-        session: Some(SessionFacts { issuer: None, user: "alice", groups: &groups, factors: &factors }),
+        client: ClientFacts::at([192, 0, 2, 7].into()),
+        session: Some(SessionFacts { issuer: None, user: "alice", groups: &groups, factors: &factors, begun_at: 0 }),
         proved_for_this_request: &[],
         provable: &Everything,
         body: &body,
-        route_is_public: false,
+        route: RouteFacts::default(),
+        api_key: None,
+        observed: ObservedFacts::default(),
     });
     let truth = explanation.rules[0].condition.as_ref().expect("the rule has one").truth;
     let denied = matches!(explanation.decision, Summary::Deny(_));

@@ -7,6 +7,7 @@ mod factors;
 mod lists;
 mod samples;
 mod state;
+pub mod threat;
 
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -100,6 +101,7 @@ pub async fn serve(listener: UnixListener, state: Arc<AdminState>) -> std::io::R
         .route("/v1/api-keys/require-regeneration", post(api_keys::require_regeneration))
         .route("/v1/api-keys/require-regeneration-of-user", post(api_keys::require_regeneration_of_user))
         .route("/v1/unblock", post(unblock))
+        .route("/v1/threat", get(threat::show).post(threat::set))
         .route("/v1/stop", post(stop))
         .with_state(state);
     axum::serve(listener, router).await

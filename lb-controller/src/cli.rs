@@ -19,6 +19,7 @@ mod run;
 mod samples;
 mod status;
 mod stop;
+mod threat;
 mod top;
 mod trace;
 mod unblock;
@@ -75,6 +76,8 @@ enum Command {
     EnrolToken(enrol_token::Arguments),
     /// Stop a running controller gracefully; XDP stays attached.
     Stop(stop::Arguments),
+    /// Show or set how threatened the service is, for rules that go by it.
+    Threat(threat::Arguments),
     /// Lift the XDP block of a source before its time is over.
     Unblock(unblock::Arguments),
     /// Detach XDP and remove every pin and route of this instance.
@@ -104,6 +107,7 @@ impl Cli {
             Command::Factors(arguments) => factors::run(instance, arguments),
             Command::EnrolToken(arguments) => enrol_token::run(instance, arguments),
             Command::Stop(arguments) => stop::run(instance, arguments),
+            Command::Threat(arguments) => threat::run(instance, arguments),
             Command::Unblock(arguments) => unblock::run(instance, arguments),
             Command::Unload(arguments) => unload::run(instance, arguments),
             Command::HashPassword(arguments) => hash_password::run(arguments),

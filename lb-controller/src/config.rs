@@ -1,5 +1,6 @@
 //! The configuration after every check: what the rest of the controller works with. Nothing in it can be wrong.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use lb_datapath::{
     DesiredNat, Forward, HashBy, Limits, Ports, Protocols, Rate, Sampling, ServerId, ServerIdLengths, SynCookies, Tier,
     VipPrefix,
 };
-use lb_policy::{Levels, RuleSet};
+use lb_policy::{CountedBy, Levels, RequestMatcher, RuleSet};
 
 use crate::audit::TrailConfig;
 
@@ -63,7 +64,10 @@ pub fn read(file: &Path) -> Result<String, Diagnostics> {
 /// Errors: what is wrong with the text.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let longest = Duration::from_secs(100 * 366 * 86_400);
-    values::duration(Duration::from_secs(1)..=longest)(text).map_err(|complaint| complaint.message)
+    values::duration(Duration::from_secs(1)..=longest)(text).map_err(|complaint| match complaint.help {
+        Some(help) => format!("{}; {help}", complaint.message),
+        None => complaint.message,
+    })
 }
 
 /// One configuration file, compiled. The default is one that serves nothing.
@@ -105,6 +109,66 @@ pub struct Config {
     /// Where the audit trail is kept besides the log; `None`: nowhere.
     pub audit: Option<TrailConfig>,
     pub rules: Arc<RuleSet>,
+    /// What is counted, in the order in which rules know it.
+    pub rates: Vec<RateConfig>,
+    pub geo: GeoConfig,
+    pub reputation: Vec<ReputationListConfig>,
+    /// What `check` tries on the rules.
+    pub tests: Vec<PolicyTest>,
+    /// Files that were read into this: when one changes, the configuration does.
+    pub followed_files: Vec<PathBuf>,
+}
+
+/// A request, and what the rules are to make of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyTest {
+    pub name: String,
+    /// In the file, from 1.
+    pub line: usize,
+    /// A curl command.
+    pub request: String,
+    /// Who is logged in; `None`: nobody.
+    pub user: Option<String>,
+    /// Proved factors, and how many seconds ago.
+    pub factors: Vec<(String, u64)>,
+    pub from: Option<IpAddr>,
+    /// Unix seconds; `None`: now.
+    pub at: Option<u64>,
+    /// By the names under which rules know them.
+    pub facts: BTreeMap<String, String>,
+    /// `allow`, `allow_within_limits`, `log_in`, `challenge`, `deny`, `revoke` or `regenerate_api_key`.
+    pub decision: String,
+    /// One that must have brought it about.
+    pub rule: Option<String>,
+    /// What a challenge must ask for.
+    pub methods: Option<Vec<String>>,
+}
+
+/// Requests that are counted, for rules to go by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateConfig {
+    pub name: String,
+    pub matches: RequestMatcher,
+    pub counted_by: CountedBy,
+    pub within: Duration,
+}
+
+/// Databases in the MaxMind DB format; `None`: what it would tell is not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GeoConfig {
+    /// Of countries; one of cities tells how far places are apart as well.
+    pub country: Option<PathBuf>,
+    pub asn: Option<PathBuf>,
+}
+
+/// A file of networks with something against them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReputationListConfig {
+    pub file: PathBuf,
+    /// 0 to 100, for lines without one of their own.
+    pub score: u8,
+    /// Since the file was written.
+    pub valid_for: Duration,
 }
 
 /// How packets of services with `forward: nat` are rewritten.
@@ -266,6 +330,8 @@ pub struct Route {
     pub public: bool,
     /// Its backends may ask for more proof (RFC 9470), and then get the request again.
     pub backend_step_up: bool,
+    /// What rules may know of it, by name.
+    pub labels: Vec<(String, String)>,
     /// The route in metrics and access log: `shop.example/api/**`, or `*/api/**` for any host.
     pub label: Arc<str>,
 }
@@ -273,7 +339,7 @@ pub struct Route {
 impl Route {
     pub fn new(host: Option<String>, path: String, pool: String, public: bool) -> Route {
         let label = format!("{}{path}", host.as_deref().unwrap_or("*")).into();
-        Route { host, path, pool, public, backend_step_up: false, label }
+        Route { host, path, pool, public, backend_step_up: false, labels: Vec::new(), label }
     }
 }
 

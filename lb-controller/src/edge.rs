@@ -13,12 +13,14 @@ use crate::joint::Joint;
 use crate::metrics::Metrics;
 use crate::pool::Pools;
 use crate::serve::body_memory::BodyMemory;
+use crate::signals::Signals;
 use crate::stepup::StepUp;
 
 /// One edge host's state. Each request takes one snapshot and keeps it to its end.
 pub struct Edge {
     snapshot: ArcSwap<Snapshot>,
     pub step_up: StepUp,
+    pub signals: Signals,
     pub joint: Joint,
     pub(crate) api_keys: ApiKeys,
     pub metrics: Metrics,
@@ -40,19 +42,18 @@ pub struct Snapshot {
 
 impl Edge {
     /// Errors: the API keys cannot be read from the store.
-    pub fn new(first: Snapshot, step_up: StepUp, joint: Joint, metrics: Metrics, clock: Clock) -> anyhow::Result<Edge> {
+    pub fn new(
+        first: Snapshot,
+        step_up: StepUp,
+        signals: Signals,
+        joint: Joint,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> anyhow::Result<Edge> {
         let snapshot = ArcSwap::from_pointee(first);
         let api_keys = ApiKeys::open(step_up.store().clone()).context("cannot read the API keys")?;
-        Ok(Edge {
-            snapshot,
-            step_up,
-            joint,
-            api_keys,
-            metrics,
-            body_memory: Arc::default(),
-            recent: Recent::default(),
-            clock,
-        })
+        let (body_memory, recent) = (Arc::default(), Recent::default());
+        Ok(Edge { snapshot, step_up, signals, joint, api_keys, metrics, body_memory, recent, clock })
     }
 
     pub fn snapshot(&self) -> Guard<Arc<Snapshot>> {

@@ -30,6 +30,7 @@ pub mod run;
 pub mod samples;
 pub mod serve;
 pub mod shutdown;
+pub mod signals;
 pub mod stepup;
 pub mod stepup_metrics;
 pub mod store;

@@ -39,6 +39,7 @@ use crate::serve::request::Peer;
 use crate::serve::tls::{CertificateSwitch, server_config};
 use crate::serve::{self, listen};
 use crate::shutdown::Shutdown;
+use crate::signals::Signals;
 use crate::stepup::StepUp;
 use crate::stepup_metrics::StepUpCollector;
 use crate::xdp_metrics::XdpCollector;
@@ -67,6 +68,7 @@ pub struct Options {
 const DRAIN: Duration = Duration::from_secs(10);
 
 const TEND_EVERY: Duration = Duration::from_secs(60);
+const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM, SIGINT or `lb-controller stop`.
 pub fn run(options: Options) -> Result<(), Failure> {
@@ -89,6 +91,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
 struct Opened {
     config: Arc<Config>,
     step_up: StepUp,
+    signals: Signals,
     certificates: Arc<CertificateSwitch>,
     listeners: Vec<Vec<TcpListener>>,
     reconciler: Option<Reconciler>,
@@ -106,6 +109,7 @@ impl Opened {
         let admin = AdminSocket::open(options.instance.admin_socket())?;
         let trail = config.audit.as_ref().map(Trail::open).transpose().or_exit(ExitKind::State)?;
         let step_up = StepUp::open(&config.state_dir, Clock::system()).or_exit(ExitKind::State)?;
+        let signals = Signals::open(&config, step_up.store().clone(), step_up.failed_proofs()).or_exit(ExitKind::Config)?;
         let certificates = CertificateSwitch::new(reload::certificates(&config).or_exit(ExitKind::Certificate)?);
         identity::check(&config).or_exit(ExitKind::Config)?;
         let lists = reload::lists(&config)?;
@@ -127,7 +131,18 @@ impl Opened {
         if let Some(trail) = trail {
             audit::keep_in(trail);
         }
-        Ok(Opened { config, step_up, certificates, listeners, reconciler, lists, attached_anew, admin, metrics })
+        Ok(Opened {
+            config,
+            step_up,
+            signals,
+            certificates,
+            listeners,
+            reconciler,
+            lists,
+            attached_anew,
+            admin,
+            metrics,
+        })
     }
 }
 
@@ -212,8 +227,8 @@ async fn serve(options: &Options, opened: Opened) -> Result<(), Failure> {
     let issuers = identity::start_runtime().context("cannot start the thread that asks identity providers")?;
     let identities = Identities::build(&opened.config, None, &Clock::system(), &issuers).or_exit(ExitKind::Config)?;
     let snapshot = Snapshot { version: 1, config: opened.config, pools, identities: Arc::new(identities) };
-    let edge = Edge::new(snapshot, opened.step_up, joint, metrics, Clock::system()).or_exit(ExitKind::State)?;
-    let edge = Arc::new(edge);
+    let edge = Edge::new(snapshot, opened.step_up, opened.signals, joint, metrics, Clock::system());
+    let edge = Arc::new(edge.or_exit(ExitKind::State)?);
     edge.metrics.register_collector(StepUpCollector::new(&edge));
     let workers = start_workers(&edge, opened.listeners, &opened.certificates)?;
 
@@ -229,6 +244,7 @@ async fn serve(options: &Options, opened: Opened) -> Result<(), Failure> {
     });
     spawn_admin(&opened.admin, opened.metrics, &admin)?;
     tokio::spawn(tend(edge.clone()));
+    tokio::spawn(follow_signals(edge.clone()));
     let reload = reload::Reload {
         file_interfaces: options.config.interfaces.clone(),
         edge,
@@ -261,8 +277,24 @@ async fn tend(edge: Arc<Edge>) {
     loop {
         every.tick().await;
         let edge = edge.clone();
-        if tokio::task::spawn_blocking(move || edge.step_up.tend()).await.is_err() {
+        let tend = move || {
+            edge.step_up.tend();
+            edge.signals.tend();
+        };
+        if tokio::task::spawn_blocking(tend).await.is_err() {
             tracing::error!("tending the step-up engine panicked; trying again in a minute");
+        }
+    }
+}
+
+/// Takes in new databases of places and new lists.
+async fn follow_signals(edge: Arc<Edge>) {
+    let mut every = tokio::time::interval(FOLLOW_EVERY);
+    loop {
+        every.tick().await;
+        let edge = edge.clone();
+        if tokio::task::spawn_blocking(move || edge.signals.follow()).await.is_err() {
+            tracing::error!("reading a new file of facts panicked; the old one goes on");
         }
     }
 }

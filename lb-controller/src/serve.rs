@@ -30,15 +30,16 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use lb_policy::Decision;
+use lb_policy::{Decision, Permit};
 
+use crate::config::Route;
 use crate::edge::{Edge, Snapshot};
 use crate::explain::Explained;
 use crate::stepup::Visit;
 
 use access_log::Record;
 use body::ResponseBody;
-use request::Peer;
+use request::{Inbound, Peer};
 use respond::Early;
 
 /// Answers one request and records how.
@@ -89,38 +90,31 @@ async fn answer(
     let (request, proved) = edge.step_up.resume(&visit, request, session).await?;
     let (request, body) = facts::read_body(&config.rules, &edge.body_memory, request, session).await?;
 
+    let now = edge.clock.now();
+    let parameters = facts::parameters(&config.rules, &request);
+    let sender = facts::sender(edge, config, &request, session);
+    let observed = edge.signals.observe(&config.rules, &facts::request_facts(&request, &parameters), &sender, now);
     let provable = edge.step_up.provable(config, session);
     let who = facts::Who { session, proved_for_this_request: &proved, provable: &provable };
-    let facts = facts::gather(edge.clock.now(), config, &request, who, &body, route);
+    let findings = facts::Findings { body: &body, parameters: &parameters, observed: &observed };
+    let facts = facts::gather(now, config, &request, who, &findings, route);
     let decision = config.rules.decide(&facts);
     record.set_decision(&decision);
-    if matches!(decision, Decision::Challenge(_) | Decision::Deny(_)) {
-        edge.recent.remember(facts.now, || Explained::of(&config.rules, &facts, Some(record.id().to_string())));
+    let id = record.id();
+    let explain = || Explained::of(&config.rules, &facts, Some(id.to_string()));
+    if !matches!(decision, Decision::Allow(_) | Decision::AllowWithin(_) | Decision::LogIn) {
+        edge.recent.remember(now, &explain);
     }
 
+    let passing = |permit| Passing { permit, visit: &visit, snapshot, route, who, findings: &findings };
     match (decision, session) {
-        (Decision::Allow(permit), _) => {
-            let host = request.host.clone();
-            let (request, kept) = backend_step_up::keep(config, route, &edge.body_memory, request, session).await?;
-            let assertion = session.map(|session| edge.step_up.assertion(config, session, &request, &route.pool));
-            let pool = route::pool(snapshot, route)?;
-            let login_over = edge.step_up.login_over(session.filter(|_| request.upgrade.is_some()));
-            let mut response = forward::forward(permit, pool, request, assertion, login_over, record).await?;
-            if let (Some(kept), Some(session)) = (kept, session)
-                && let Some(requirement) = backend_step_up::asked(&response, &config.step_up.levels)
-            {
-                let facts = facts::gather(edge.clock.now(), config, &kept, who, &body, route);
-                let challenge = lb_policy::challenge_for(&facts, backend_step_up::RULE, requirement);
-                let challenge = challenge.filter(|_| proved.is_empty());
-                let challenge = edge.step_up.challenge_for_backend(&visit, kept, session, challenge).await;
-                edge.metrics.challenge(respond::challenge_shape(&challenge));
-                return Ok(challenge.map(ResponseBody::from));
-            }
-            backend_step_up::hide(response.headers_mut());
-            if let Some(cookie) = session.and_then(|session| edge.step_up.session_cookie_refresh(&host, session)) {
-                respond::carry_session(&mut response, cookie);
-            }
-            Ok(response)
+        (Decision::Allow(permit), _) => passing(permit).go_on(edge, request, record).await,
+        (Decision::AllowWithin(within), _) => {
+            let permit = within.take(|limits| edge.signals.take(limits, &sender, now)).map_err(|retry_after| {
+                edge.recent.remember(now, &explain);
+                edge.step_up.limited(&request, session, retry_after)
+            })?;
+            passing(permit).go_on(edge, request, record).await
         }
         (Decision::Challenge(challenge), Some(session)) => {
             let challenge = edge.step_up.challenge(&visit, request, session, challenge).await;
@@ -128,6 +122,58 @@ async fn answer(
             Ok(challenge.map(ResponseBody::from))
         }
         (Decision::LogIn | Decision::Challenge(_), _) => Ok(edge.step_up.log_in(&request).map(ResponseBody::from)),
-        (Decision::Deny(denial), _) => Ok(edge.step_up.deny(&request, session, &denial).map(ResponseBody::from)),
+        (Decision::Deny(denial), _) => {
+            if let (Some(session), Some(rule)) = (session, &denial.revoked_by) {
+                edge.step_up.end_user(config, &request, session, rule).await?;
+            }
+            Ok(edge.step_up.deny(&request, session, &denial).map(ResponseBody::from))
+        }
+        (Decision::Revoke(revocation), session) => {
+            if let Some(session) = session {
+                edge.step_up.end_user(config, &request, session, &revocation.rule).await?;
+            }
+            Ok(edge.step_up.log_in(&request).map(ResponseBody::from))
+        }
+        (Decision::RegenerateApiKey(revocation), session) => {
+            Ok(edge.step_up.api_key_is_stale(&request, session, &revocation.rule).map(ResponseBody::from))
+        }
+    }
+}
+
+/// A request that was let through, and what it was judged by.
+struct Passing<'a> {
+    permit: Permit,
+    visit: &'a Visit<'a>,
+    snapshot: &'a Snapshot,
+    route: &'a Route,
+    who: facts::Who<'a>,
+    findings: &'a facts::Findings<'a>,
+}
+
+impl Passing<'_> {
+    async fn go_on(self, edge: &Edge, request: Inbound, record: &mut Record) -> Result<Response<ResponseBody>, Early> {
+        let Passing { permit, visit, snapshot, route, who, findings } = self;
+        let (config, session) = (&*snapshot.config, who.session);
+        let host = request.host.clone();
+        let (request, kept) = backend_step_up::keep(config, route, &edge.body_memory, request, session).await?;
+        let assertion = session.map(|session| edge.step_up.assertion(config, session, &request, &route.pool));
+        let pool = route::pool(snapshot, route)?;
+        let login_over = edge.step_up.login_over(session.filter(|_| request.upgrade.is_some()));
+        let mut response = forward::forward(permit, pool, request, assertion, login_over, record).await?;
+        if let (Some(kept), Some(session)) = (kept, session)
+            && let Some(requirement) = backend_step_up::asked(&response, &config.step_up.levels)
+        {
+            let facts = facts::gather(edge.clock.now(), config, &kept, who, findings, route);
+            let challenge = lb_policy::challenge_for(&facts, backend_step_up::RULE, requirement);
+            let challenge = challenge.filter(|_| who.proved_for_this_request.is_empty());
+            let challenge = edge.step_up.challenge_for_backend(visit, kept, session, challenge).await;
+            edge.metrics.challenge(respond::challenge_shape(&challenge));
+            return Ok(challenge.map(ResponseBody::from));
+        }
+        backend_step_up::hide(response.headers_mut());
+        if let Some(cookie) = session.and_then(|session| edge.step_up.session_cookie_refresh(&host, session)) {
+            respond::carry_session(&mut response, cookie);
+        }
+        Ok(response)
     }
 }

@@ -23,6 +23,7 @@ mod form;
 pub mod fuzzing;
 mod grpc;
 mod login;
+mod outcome;
 mod own_pages;
 mod pages;
 mod parking;
@@ -57,6 +58,7 @@ use self::account::{Account, AccountId};
 use self::assertion::Signer;
 use self::blocking::Blocking;
 use self::cookies::{Found, Keep};
+use self::device::Device;
 use self::enrolments::Enrolments;
 use self::factor::passkey::Credential;
 use self::factor::services::CurrentServices;
@@ -78,6 +80,7 @@ use crate::identity::{Identities, SeenTokens};
 use crate::joint::Joint;
 use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
+use crate::signals::FailedProofs;
 use crate::store::Store;
 
 /// The step-up engine of one host.
@@ -101,6 +104,7 @@ pub struct StepUp {
     hashing: Blocking,
     disk: Blocking,
     refused_cookies: AtomicU64,
+    failed_proofs: Arc<FailedProofs>,
 }
 
 /// What a request is handled with.
@@ -167,6 +171,7 @@ impl StepUp {
             hashing: Blocking::new(),
             disk: Blocking::new(),
             refused_cookies: AtomicU64::new(0),
+            failed_proofs: Arc::default(),
             clock,
         })
     }
@@ -194,6 +199,17 @@ impl StepUp {
         let plain = self.sealer.open_sealed(Purpose::Session, &request.host, text)?;
         let session = Session::decode(&plain)?.admitted(config, self.clock.now())?;
         (!self.revocations.is_ended(&session)).then_some(session)
+    }
+
+    /// Names the browser, if it is one that the session's user, or without a session anybody, has proved themselves with.
+    pub fn device_id(&self, request: &Inbound, session: Option<&Session>) -> Option<[u8; 16]> {
+        let device = Device::of_anybody(&self.sealer, &request.headers, &request.host)?;
+        (session.is_none_or(|session| device.is_of(session.user()))).then(|| *device.id.bytes())
+    }
+
+    /// Logins and proofs that failed lately.
+    pub fn failed_proofs(&self) -> Arc<FailedProofs> {
+        self.failed_proofs.clone()
     }
 
     /// A cookie that moves the session's idle clock, at most once a minute. Ask when the response is made, not before: a

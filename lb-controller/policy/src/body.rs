@@ -10,10 +10,14 @@ use crate::decimal::Decimal;
 use crate::signal::{Kind, Value};
 
 mod form;
+mod graphql;
 mod json;
 mod media_type;
+mod multipart;
 mod pointer;
 
+pub(crate) use form::{Ambiguous, Fields as FormFields, named as form_field, parse as parse_form};
+pub(crate) use graphql::GraphQlOperation;
 use media_type::BodyFormat;
 pub(crate) use pointer::Pointer;
 
@@ -46,6 +50,7 @@ const KINDS: &[(&str, BodyFactKind)] = &[
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BodyFacts {
     values: Vec<(BodySlot, BodyValue)>,
+    graphql: Option<GraphQlOperation>,
 }
 
 /// What the rules for one request want from its body.
@@ -54,6 +59,8 @@ pub struct BodyNeeds {
     /// A body beyond this is refused, not half read: a rule must never be dodged by padding.
     pub max_bytes: u64,
     pub(crate) facts: Vec<Arc<BodyFact>>,
+    /// Some rule goes by the GraphQL operation.
+    pub(crate) graphql: bool,
 }
 
 /// Why a body cannot be judged. The request is refused with [`BodyError::status`]: forwarding what the rules could not
@@ -62,7 +69,7 @@ pub struct BodyNeeds {
 pub enum BodyError {
     /// 413.
     TooLarge { max_bytes: u64 },
-    /// 415. Neither JSON nor an HTML form in UTF-8, or no content type at all.
+    /// 415. Neither JSON nor an HTML form in UTF-8, or no content type at all; or a form where GraphQL is due.
     UnsupportedType,
     /// 415. A compressed body is not unpacked, since a small one can unpack to anything.
     Encoded,
@@ -131,7 +138,8 @@ impl BodyNeeds {
     }
 
     /// Reads the facts from the whole body. JSON (`application/json`, `application/…+json`) and HTML forms
-    /// (`application/x-www-form-urlencoded`) are understood, both in UTF-8; an empty body has no facts.
+    /// (`application/x-www-form-urlencoded`, `multipart/form-data`) are understood, all in UTF-8; an empty body has no
+    /// facts.
     pub fn read(&self, content_type: Option<&str>, bytes: &[u8]) -> Result<BodyFacts, BodyError> {
         if bytes.is_empty() {
             return Ok(BodyFacts::default());
@@ -143,22 +151,39 @@ impl BodyNeeds {
         match BodyFormat::of(content_type).ok_or(BodyError::UnsupportedType)? {
             BodyFormat::Json => {
                 let document = json::parse(bytes)?;
-                for fact in &self.facts {
-                    facts.insert(fact, document.find(&fact.pointer)?)?;
+                if self.graphql {
+                    facts.graphql = graphql::read(&document)?;
                 }
+                self.read_each(&mut facts, |pointer| document.find(pointer))?;
             }
+            // Where an operation decides, one that could be hidden in an uploading form must not pass unread.
+            BodyFormat::Form | BodyFormat::Multipart { .. } if self.graphql => return Err(BodyError::UnsupportedType),
             BodyFormat::Form => {
                 let fields = form::parse(bytes)?;
-                for fact in &self.facts {
-                    facts.insert(fact, form::find(&fields, &fact.pointer)?)?;
-                }
+                self.read_each(&mut facts, |pointer| form::find(&fields, pointer))?;
+            }
+            BodyFormat::Multipart { boundary } => {
+                let form = multipart::parse(bytes, boundary)?;
+                self.read_each(&mut facts, |pointer| form.find(pointer))?;
             }
         }
         Ok(facts)
     }
+
+    fn read_each<'d>(
+        &self,
+        facts: &mut BodyFacts,
+        find: impl Fn(&Pointer) -> Result<Found<'d>, BodyError>,
+    ) -> Result<(), BodyError> {
+        self.facts.iter().try_for_each(|fact| facts.insert(fact, find(&fact.pointer)?))
+    }
 }
 
 impl BodyFacts {
+    pub(crate) fn graphql(&self) -> Option<&GraphQlOperation> {
+        self.graphql.as_ref()
+    }
+
     pub(crate) fn value(&self, slot: BodySlot) -> Option<Value<'_>> {
         let (_, value) = self.values.iter().find(|(other, _)| *other == slot)?;
         Some(match value {
@@ -248,7 +273,9 @@ impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BodyError::TooLarge { max_bytes } => write!(f, "the body is larger than {max_bytes} bytes"),
-            BodyError::UnsupportedType => f.write_str("the body is neither JSON nor an HTML form in UTF-8"),
+            BodyError::UnsupportedType => {
+                f.write_str("the body is in no form that rules here can read: JSON or an HTML form in UTF-8")
+            }
             BodyError::Encoded => f.write_str("the body is compressed; send it as it is"),
             BodyError::Malformed { offset_bytes, problem } => {
                 write!(f, "at byte {offset_bytes} of the body: {problem}")

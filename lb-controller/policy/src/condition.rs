@@ -14,8 +14,11 @@ use alloc::vec::Vec;
 use crate::decimal::Decimal;
 use crate::facts::Facts;
 use crate::network::Network;
+use crate::prefix_set::PrefixSet;
 use crate::rule::Span;
-use crate::signal::{FactRef, Value};
+use crate::signal::{FactRef, GRAPHQL_PREFIX, Value};
+use crate::text_pattern::TextPattern;
+use crate::vocabulary::Vocabulary;
 
 mod check;
 mod evaluate;
@@ -34,10 +37,18 @@ pub enum Truth {
 /// A compiled condition.
 #[derive(Debug)]
 pub(crate) struct Condition {
+    root: Test,
+    /// A session could turn it from missing into one that holds or does not.
+    needs_session: bool,
+    pub(crate) source: Box<ConditionSource>,
+}
+
+/// What is needed to explain a condition, and not to evaluate it: kept apart, so that evaluating touches less memory.
+#[derive(Debug)]
+pub(crate) struct ConditionSource {
     pub(crate) text: Arc<str>,
     /// Every fact that it names, in order of first use.
     pub(crate) facts: Vec<FactRef>,
-    root: Test,
 }
 
 /// What is wrong with a condition, and where in its text.
@@ -52,6 +63,14 @@ pub(crate) struct ConditionError {
 pub(crate) struct NamedBodyFact {
     pub(crate) name: Arc<str>,
     pub(crate) fact: FactRef,
+}
+
+/// What one condition may name.
+#[derive(Clone, Copy)]
+pub(crate) struct Names<'a> {
+    pub(crate) vocabulary: &'a Vocabulary,
+    /// What its rule reads from bodies.
+    pub(crate) body: &'a [NamedBodyFact],
 }
 
 /// Anything that is true, false or missing.
@@ -71,7 +90,18 @@ enum Test {
     TextIn(TextTerm, Vec<Box<str>>),
     /// `"admins" in session.groups`.
     TextInFact(TextTerm, FactRef),
-    AddressIn(FactRef, Vec<Network>),
+    AddressIn(FactRef, Box<Networks>),
+    /// Of `glob` and `matches`.
+    Matches(TextTerm, Box<TextPattern>),
+    /// Some entry of a list passes the test, in which it is [`TextTerm::Entry`].
+    Exists(FactRef, Box<Test>),
+}
+
+/// Address blocks that stand in the text, and named sets of them.
+#[derive(Debug, Default)]
+struct Networks {
+    blocks: Vec<Network>,
+    sets: Vec<Arc<PrefixSet>>,
 }
 
 #[derive(Debug)]
@@ -86,6 +116,8 @@ enum NumberTerm {
 enum TextTerm {
     Literal(Box<str>),
     Fact(FactRef),
+    /// The entry of a list that `exists` is at.
+    Entry,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,19 +141,31 @@ enum TextRelation {
 
 impl Condition {
     /// Parses, checks and lowers `text`. All errors are returned, not only the first.
-    pub(crate) fn compile(text: &str, body_facts: &[NamedBodyFact]) -> Result<Condition, Vec<ConditionError>> {
+    pub(crate) fn compile(text: &str, names: Names<'_>) -> Result<Condition, Vec<ConditionError>> {
         let syntax = parse::parse(text)?;
-        let (root, facts) = check::check(&syntax, body_facts)?;
-        Ok(Condition { text: text.into(), facts, root })
+        let (root, facts) = check::check(&syntax, names)?;
+        let needs_session = facts.iter().any(FactRef::needs_session);
+        Ok(Condition { root, needs_session, source: Box::new(ConditionSource { text: text.into(), facts }) })
     }
 
     pub(crate) fn evaluate(&self, facts: &Facts<'_>) -> Truth {
-        self.root.evaluate(facts)
+        self.root.evaluate(&evaluate::Scope { facts, entry: None })
+    }
+
+    /// Whether it goes by the GraphQL operation in the body.
+    pub(crate) fn reads_graphql(&self) -> bool {
+        let is_graphql =
+            |fact: &FactRef| matches!(fact, FactRef::Signal(signal) if signal.name.starts_with(GRAPHQL_PREFIX));
+        self.source.facts.iter().any(is_graphql)
+    }
+
+    pub(crate) fn reads_query_parameters(&self) -> bool {
+        self.source.facts.iter().any(|fact| matches!(fact, FactRef::QueryParameter(_)))
     }
 
     /// Whether a session could turn a missing condition into one that holds or does not.
     pub(crate) fn needs_session(&self) -> bool {
-        self.facts.iter().any(FactRef::needs_session)
+        self.needs_session
     }
 }
 

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use crate::facts::Facts;
 use crate::level::{Level, Method};
+use crate::limit::{Limit, WithinLimits};
 use crate::requirement::Proofs;
 use crate::rule::{Judgement, Rule, RuleSet};
 
@@ -31,8 +32,20 @@ pub enum Decision {
     LogIn,
     /// Somebody is logged in; stronger or fresher proof is needed.
     Challenge(Challenge),
+    /// Forward it if limits have room for it.
+    AllowWithin(WithinLimits),
     /// No proof would help.
     Deny(Denial),
+    /// All sessions of the user end, and the request goes nowhere.
+    Revoke(Revocation),
+    /// The API key that came is of no use until it was made anew (401).
+    RegenerateApiKey(Revocation),
+}
+
+/// What is taken away, and by which rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    pub rule: Arc<str>,
 }
 
 /// What must be proved before the request may go on: all requirements at once.
@@ -72,11 +85,14 @@ pub struct Denial {
     pub rule: Arc<str>,
     /// For the audit log and the CLI; the client is told less.
     pub reason: String,
+    /// The rule that ends all sessions of the user as well: a denial answers the request, and cancels nothing.
+    pub revoked_by: Option<Arc<str>>,
 }
 
 impl RuleSet {
-    /// Judges one request. The order of the rules never matters: a denial outweighs everything, then somebody must be
-    /// logged in where that is needed, then all requirements of all rules that apply must be met.
+    /// Judges one request. The order of the rules never matters: a denial outweighs everything, then what a rule takes
+    /// away is taken, then somebody must be logged in where that is needed, then all requirements of all rules that apply
+    /// must be met, and at last all limits must have room.
     pub fn decide(&self, facts: &Facts<'_>) -> Decision {
         let mut tally = Tally::new(Proofs::of(facts));
         self.for_each_candidate(&facts.request, &mut |rule| tally.add(rule, rule.judge(facts)));
@@ -84,54 +100,95 @@ impl RuleSet {
     }
 }
 
-/// The judgements so far. Allocates only for what is unmet.
+/// The judgements so far. Allocates only for what is unmet or limited.
 struct Tally<'r, 'f> {
     proofs: Proofs<'f>,
     denied: Option<(&'r Rule, &'r str)>,
+    revoked: Option<&'r Rule>,
+    api_key_revoked: Option<&'r Rule>,
     needs_session: bool,
+    needs_no_session: bool,
     unmet: Vec<(&'r Rule, &'r Requirement)>,
+    limits: Vec<&'r Limit>,
 }
 
 impl<'r, 'f> Tally<'r, 'f> {
     fn new(proofs: Proofs<'f>) -> Tally<'r, 'f> {
-        Tally { proofs, denied: None, needs_session: false, unmet: Vec::new() }
+        Tally {
+            proofs,
+            denied: None,
+            revoked: None,
+            api_key_revoked: None,
+            needs_session: false,
+            needs_no_session: false,
+            unmet: Vec::new(),
+            limits: Vec::new(),
+        }
     }
 
     fn add(&mut self, rule: &'r Rule, judgement: Judgement<'r>) {
+        // Of several rules that say the same the least id speaks for all, whatever order they came in.
+        let least = |earlier: Option<&'r Rule>| {
+            Some(earlier.filter(|earlier| earlier.about.id < rule.about.id).unwrap_or(rule))
+        };
         match judgement {
             Judgement::Silent => {}
             Judgement::NeedsSession => self.needs_session = true,
+            Judgement::Allows => self.needs_no_session = true,
             Judgement::Denies { reason } => {
-                // The least id speaks for all, whatever order they came in.
-                if self.denied.is_none_or(|(earlier, _)| rule.id < earlier.id) {
+                if self.denied.is_none_or(|(earlier, _)| rule.about.id < earlier.about.id) {
                     self.denied = Some((rule, reason));
                 }
             }
+            Judgement::Revokes => self.revoked = least(self.revoked),
+            Judgement::WantsNewApiKey => self.api_key_revoked = least(self.api_key_revoked),
+            Judgement::Limits(limit) => self.limits.push(limit),
             Judgement::Requires(requirement) => {
                 self.needs_session = true;
-                let is_new = self.unmet.iter().all(|(known, _)| known.id != rule.id);
-                if is_new && !self.proofs.meet(requirement) {
+                if !self.proofs.meet(requirement) {
                     self.unmet.push((rule, requirement));
                 }
             }
         }
     }
 
-    fn decide(mut self, facts: &Facts<'_>) -> Decision {
+    fn decide(self, facts: &Facts<'_>) -> Decision {
+        let revocation = |rule: &Rule| Revocation { rule: rule.about.id.clone() };
         if let Some((rule, reason)) = self.denied {
-            return Decision::Deny(Denial { rule: rule.id.clone(), reason: reason.into() });
+            let revoked_by = self.revoked.map(|rule| rule.about.id.clone());
+            return Decision::Deny(Denial { rule: rule.about.id.clone(), reason: reason.into(), revoked_by });
         }
-        if facts.session.is_none() && (self.needs_session || !facts.route_is_public) {
+        if let Some(rule) = self.revoked {
+            return Decision::Revoke(revocation(rule));
+        }
+        if let Some(rule) = self.api_key_revoked {
+            return Decision::RegenerateApiKey(revocation(rule));
+        }
+        let is_open = facts.route.is_public || self.needs_no_session;
+        if facts.session.is_none() && (self.needs_session || !is_open) {
             return Decision::LogIn;
         }
-        if self.unmet.is_empty() {
+        if !self.unmet.is_empty() {
+            return self.challenge(facts);
+        }
+        if self.limits.is_empty() {
             return Decision::Allow(Permit::new());
         }
-        self.unmet.sort_by(|(left, _), (right, _)| left.id.cmp(&right.id));
+        let mut limits: Vec<Limit> = self.limits.into_iter().cloned().collect();
+        limits.sort_by(|left, right| left.rule.cmp(&right.rule));
+        Decision::AllowWithin(WithinLimits { limits, permit: Permit::new() })
+    }
+
+    fn challenge(mut self, facts: &Facts<'_>) -> Decision {
+        self.unmet.sort_by(|(left, _), (right, _)| left.about.id.cmp(&right.about.id));
         let requirements: Vec<&Requirement> = self.unmet.iter().map(|(_, requirement)| *requirement).collect();
         Decision::Challenge(Challenge {
             ways: self.proofs.ways_to_meet(&requirements, &facts.provable.provable()),
-            unmet: self.unmet.iter().map(|(rule, requirement)| (rule.id.clone(), (*requirement).clone())).collect(),
+            unmet: self
+                .unmet
+                .iter()
+                .map(|(rule, requirement)| (rule.about.id.clone(), (*requirement).clone()))
+                .collect(),
         })
     }
 }

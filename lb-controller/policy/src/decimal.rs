@@ -63,6 +63,11 @@ impl Decimal {
         }
     }
 
+    /// `count` thousandths.
+    pub(crate) fn thousandths(count: i64) -> Decimal {
+        Decimal(i128::from(count) * (ONE / 1000))
+    }
+
     /// Digits written after the point in `text`, trailing zeros included.
     pub(crate) fn fraction_digits(text: &str) -> usize {
         text.split_once('.').map_or(0, |(_, fraction)| fraction.len())

@@ -5,9 +5,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::condition::{Condition, Truth};
-use crate::decide::{Challenge, Decision, Denial, Requirement};
+use crate::decide::{Challenge, Decision, Denial, Requirement, Revocation};
 use crate::facts::Facts;
 use crate::level::{Level, Method, ProvedFactor};
+use crate::limit::Limit;
 use crate::requirement::Proofs;
 use crate::rule::{Judgement, Matcher, Rule, RuleSet};
 
@@ -67,6 +68,13 @@ pub enum OutcomeExplanation {
         reason: String,
     },
     Required(RequirementExplanation),
+    /// No session is needed.
+    Allowed,
+    /// The user's sessions end.
+    Revoked,
+    /// The API key must be made anew.
+    ApiKeyRevoked,
+    Limited(Limit),
 }
 
 /// What was required, what was had.
@@ -97,7 +105,11 @@ pub enum Summary {
     Allow,
     LogIn,
     Challenge(Challenge),
+    /// Allowed if these have room.
+    AllowWithin(Vec<Limit>),
     Deny(Denial),
+    Revoke(Revocation),
+    RegenerateApiKey(Revocation),
 }
 
 impl RuleSet {
@@ -116,16 +128,19 @@ impl From<Decision> for Summary {
             Decision::Allow(_) => Summary::Allow,
             Decision::LogIn => Summary::LogIn,
             Decision::Challenge(challenge) => Summary::Challenge(challenge),
+            Decision::AllowWithin(within) => Summary::AllowWithin(within.limits().to_vec()),
             Decision::Deny(denial) => Summary::Deny(denial),
+            Decision::Revoke(revocation) => Summary::Revoke(revocation),
+            Decision::RegenerateApiKey(revocation) => Summary::RegenerateApiKey(revocation),
         }
     }
 }
 
 fn explain_rule(rule: &Rule, facts: &Facts<'_>) -> RuleExplanation {
-    let matched = explain_match(&rule.matcher, facts);
+    let matched = explain_match(&rule.about.matcher, facts);
     let is_candidate = matched == MatchExplanation::Matched;
     RuleExplanation {
-        rule: rule.id.clone(),
+        rule: rule.about.id.clone(),
         matched,
         condition: rule
             .condition
@@ -156,9 +171,9 @@ fn explain_condition(condition: &Condition, facts: &Facts<'_>) -> ConditionExpla
         value: fact.read(facts).map(|value| value.to_string()),
     };
     ConditionExplanation {
-        text: condition.text.clone(),
+        text: condition.source.text.clone(),
         truth: condition.evaluate(facts),
-        facts: condition.facts.iter().map(explain_fact).collect(),
+        facts: condition.source.facts.iter().map(explain_fact).collect(),
     }
 }
 
@@ -168,6 +183,10 @@ fn explain_outcome(rule: &Rule, facts: &Facts<'_>) -> OutcomeExplanation {
         Judgement::NeedsSession => OutcomeExplanation::NeedsSession,
         Judgement::Denies { reason } => OutcomeExplanation::Denied { reason: reason.into() },
         Judgement::Requires(requirement) => OutcomeExplanation::Required(explain_requirement(requirement, facts)),
+        Judgement::Allows => OutcomeExplanation::Allowed,
+        Judgement::Revokes => OutcomeExplanation::Revoked,
+        Judgement::WantsNewApiKey => OutcomeExplanation::ApiKeyRevoked,
+        Judgement::Limits(limit) => OutcomeExplanation::Limited(limit.clone()),
     }
 }
 

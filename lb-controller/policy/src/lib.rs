@@ -28,7 +28,14 @@
 //! }], &Levels::default())
 //! .expect("the rule is sound");
 //!
-//! let request = RequestFacts { method: "POST", host: "shop.example", path: "/refunds", query: "", headers: &NoHeaders };
+//! let request = RequestFacts {
+//!     method: "POST",
+//!     host: "shop.example",
+//!     path: "/refunds",
+//!     query: "",
+//!     parameters: &NO_PARAMETERS,
+//!     headers: &NoHeaders,
+//! };
 //! let needs = rules.body_needs(&request).expect("the rule reads the body");
 //! let body = needs.read(Some("application/json"), br#"{"amount": 750.00}"#).expect("strict JSON");
 //! let password = [ProvedFactor::ordinary(Method::Password, 1_000)];
@@ -36,12 +43,14 @@
 //!     now: 1_060,
 //!     levels: &Levels::default(),
 //!     request,
-//!     client: ClientFacts { address: "192.0.2.7".parse().unwrap() },
-//!     session: Some(SessionFacts { issuer: None, user: "alice", groups: &[], factors: &password }),
+//!     client: ClientFacts::at("192.0.2.7".parse().unwrap()),
+//!     session: Some(SessionFacts { issuer: None, user: "alice", groups: &[], factors: &password, begun_at: 0 }),
 //!     proved_for_this_request: &[],
 //!     provable: &Everything,
 //!     body: &body,
-//!     route_is_public: false,
+//!     route: RouteFacts::default(),
+//!     api_key: None,
+//!     observed: ObservedFacts::default(),
 //! });
 //! assert!(matches!(decision, Decision::Challenge(challenge) if challenge.methods() == [Method::Totp]));
 //! ```
@@ -57,37 +66,53 @@ mod body;
 mod condition;
 mod decide;
 mod decimal;
+mod duration;
 mod explain;
 mod facts;
 mod host;
 mod level;
+mod limit;
 mod network;
 mod path;
+mod prefix_set;
 mod query;
+mod query_parameters;
 mod requirement;
 mod rule;
+mod schedule;
 mod signal;
 mod suggest;
+mod text_pattern;
+mod threat;
+mod vocabulary;
 
 pub use body::{BodyError, BodyFactKind, BodyFacts, BodyNeeds};
 pub use condition::Truth;
-pub use decide::{Challenge, Decision, Denial, Permit, Requirement, challenge_for};
+pub use decide::{Challenge, Decision, Denial, Permit, Requirement, Revocation, challenge_for};
 pub use decimal::{Decimal, DecimalError};
 pub use explain::{
     ConditionExplanation, Explanation, FactExplanation, FactorExplanation, MatchExplanation, OutcomeExplanation,
     RequirementExplanation, RuleExplanation, Summary,
 };
-pub use facts::{ClientFacts, Everything, Facts, HeaderLookup, NoHeaders, ProvableFactors, RequestFacts, SessionFacts};
+pub use facts::{
+    ApiKeyFacts, CertificateFacts, ClientFacts, Everything, Facts, FailedLogins, HeaderLookup, NoHeaders,
+    ObservedFacts, ProvableFactors, RequestFacts, RouteFacts, SessionFacts,
+};
 pub use host::{HostError, canonical_host};
 pub use level::{
     FactorClass, Level, LevelDefinition, Levels, Method, ProvableFactor, ProvedFactor, Strength, UnixSeconds, Way,
 };
+pub use limit::{CountedBy, Limit, LimitSource, WithinLimits};
 pub use network::{Network, NetworkError};
 pub use path::{CanonicalPath, PathError};
+pub use prefix_set::PrefixSet;
 pub use query::canonical_query;
+pub use query_parameters::{NO_PARAMETERS, QueryParameters};
 pub use requirement::challenge_unless_met;
 pub use rule::{
-    BodyFactSource, BodySource, Field, MatchSource, OnMissing, OutcomeSource, RequireSource, RuleError, RuleSet,
-    RuleSource, Span,
+    BodyFactSource, BodySource, Field, MatchSource, OnMissing, OutcomeSource, RequestMatcher, RequireSource, RuleError,
+    RuleSet, RuleSource, Span,
 };
 pub use suggest::closest_name;
+pub use threat::ThreatLevel;
+pub use vocabulary::{RateName, Vocabulary};

@@ -40,6 +40,31 @@ impl Network {
         Ok(Network { address, prefix_bits })
     }
 
+    /// As [`Network::parse`], or one address, which is a block of its own.
+    pub fn parse_or_host(text: &str) -> Result<Network, NetworkError> {
+        if text.contains('/') {
+            return Network::parse(text);
+        }
+        let address: IpAddr = text.parse().map_err(|_| NetworkError::BadAddress)?;
+        let address = address.to_canonical();
+        Ok(Network { address, prefix_bits: if address.is_ipv4() { 32 } else { 128 } })
+    }
+
+    /// Its first and its last address.
+    pub(crate) fn range(self) -> (IpAddr, IpAddr) {
+        let last = match self.address {
+            IpAddr::V4(v4) => {
+                let host_bits = u32::MAX.checked_shr(self.prefix_bits.into()).unwrap_or(0);
+                IpAddr::V4((v4.to_bits() | host_bits).into())
+            }
+            IpAddr::V6(v6) => {
+                let host_bits = u128::MAX.checked_shr(self.prefix_bits.into()).unwrap_or(0);
+                IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() | host_bits))
+            }
+        };
+        (self.address, last)
+    }
+
     /// Whether the block holds `address`; an IPv4 address in IPv6 clothing (`::ffff:192.0.2.1`) counts as IPv4.
     pub fn contains(self, address: IpAddr) -> bool {
         masked(address.to_canonical(), self.prefix_bits) == self.address
@@ -83,6 +108,8 @@ impl core::error::Error for NetworkError {}
 
 #[cfg(test)]
 mod tests {
+    use alloc::string::{String, ToString};
+
     use super::*;
 
     #[test]
@@ -120,5 +147,18 @@ mod tests {
         for (text, expected) in rows {
             assert_eq!(Network::parse(text), Err(expected), "{text}");
         }
+        let hosts = [
+            ("192.0.2.1", Ok("192.0.2.1/32")),
+            ("2001:db8::1", Ok("2001:db8::1/128")),
+            ("::ffff:10.1.2.3", Ok("10.1.2.3/32")),
+        ];
+        for (text, expected) in hosts {
+            assert_eq!(
+                Network::parse_or_host(text).map(|network| network.to_string()),
+                expected.map(String::from),
+                "{text}"
+            );
+        }
+        assert_eq!(Network::parse_or_host("192.0.2"), Err(NetworkError::BadAddress));
     }
 }

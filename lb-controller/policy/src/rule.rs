@@ -1,6 +1,8 @@
 //! Rules: how they are written, and the compiled set that decides.
 
-use alloc::string::String;
+use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -9,6 +11,8 @@ use crate::condition::{Condition, Truth};
 use crate::decide::Requirement;
 use crate::facts::{Facts, RequestFacts};
 use crate::level::Levels;
+use crate::limit::{Limit, LimitSource};
+use crate::vocabulary::Vocabulary;
 
 mod compile;
 mod error;
@@ -30,7 +34,8 @@ pub struct RuleSource {
     /// A condition in CEL syntax; `None`: always.
     pub when: Option<String>,
     pub outcome: OutcomeSource,
-    /// `None`: [`OnMissing::Challenge`], or [`OnMissing::Deny`] for a rule that denies.
+    /// `None`: what is safe for the outcome. [`OnMissing::Challenge`] for a requirement or a limit, [`OnMissing::Skip`] for
+    /// a rule that allows, [`OnMissing::Deny`] for all others.
     pub on_missing: Option<OnMissing>,
 }
 
@@ -43,6 +48,24 @@ pub struct MatchSource {
     pub methods: Vec<String>,
     /// `/account/email`; `*` stands for one segment, a last `**` for any number of them, none included.
     pub paths: Vec<String>,
+}
+
+/// Which requests something other than a rule is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestMatcher(Matcher);
+
+impl RequestMatcher {
+    /// As rules are matched; all mistakes are told.
+    pub fn compile(source: &MatchSource) -> Result<RequestMatcher, Vec<RuleError>> {
+        compile::matcher(source).map(RequestMatcher)
+    }
+
+    pub fn matches(&self, request: &RequestFacts<'_>) -> bool {
+        let RequestMatcher(matcher) = self;
+        matcher.matches_method(request.method)
+            && matcher.matches_host(request.host)
+            && matcher.matches_path(request.path)
+    }
 }
 
 /// What a rule reads from bodies.
@@ -66,11 +89,18 @@ pub struct BodyFactSource {
 /// What follows when a rule applies.
 #[derive(Clone, Debug)]
 pub enum OutcomeSource {
+    /// No session is needed; whatever other rules say still holds.
+    Allow,
     Require(RequireSource),
     /// The reason goes to the audit log, not to the client.
     Deny {
         reason: String,
     },
+    /// Ends all sessions of the session's user; the request is not forwarded.
+    Revoke,
+    /// Makes the request's API key useless until it was made anew; the request is not forwarded.
+    RegenerateApiKey,
+    Limit(LimitSource),
 }
 
 /// What a rule requires; at least one field must be set.
@@ -99,23 +129,38 @@ pub enum OnMissing {
 pub struct RuleSet {
     rules: Vec<Rule>,
     index: RuleIndex,
+    reads_bodies: bool,
+    reads_query_parameters: bool,
+    /// Names of facts that some condition goes by.
+    facts_read: BTreeSet<String>,
 }
 
 /// One compiled rule.
 #[derive(Debug)]
 pub(crate) struct Rule {
-    pub(crate) id: Arc<str>,
-    pub(crate) matcher: Matcher,
-    pub(crate) body: Option<BodyRead>,
     pub(crate) condition: Option<Condition>,
     pub(crate) outcome: Outcome,
     pub(crate) on_missing: OnMissing,
+    pub(crate) about: Box<About>,
+}
+
+/// What a rule is about. Judging needs none of it, and so it is kept apart: of ten thousand rules a request touches a few,
+/// and what they take up in the caches is what a decision costs.
+#[derive(Debug)]
+pub(crate) struct About {
+    pub(crate) id: Arc<str>,
+    pub(crate) matcher: Matcher,
+    pub(crate) body: Option<BodyRead>,
 }
 
 #[derive(Debug)]
 pub(crate) enum Outcome {
+    Allow,
     Require(Requirement),
     Deny { reason: String },
+    Revoke,
+    RegenerateApiKey,
+    Limit(Limit),
 }
 
 /// The facts one rule reads from bodies, and up to what size.
@@ -123,6 +168,7 @@ pub(crate) enum Outcome {
 pub(crate) struct BodyRead {
     pub(crate) max_bytes: u64,
     pub(crate) facts: Vec<Arc<BodyFact>>,
+    pub(crate) graphql: bool,
 }
 
 /// What one rule says to one request that it is about.
@@ -136,19 +182,37 @@ pub(crate) enum Judgement<'r> {
         reason: &'r str,
     },
     Requires(&'r Requirement),
+    /// No session is needed for its sake.
+    Allows,
+    Revokes,
+    WantsNewApiKey,
+    Limits(&'r Limit),
 }
 
 impl RuleSet {
     /// Checks and compiles all rules, whose levels mean `levels`. On failure all errors of all rules are returned.
     pub fn compile(sources: &[RuleSource], levels: &Levels) -> Result<RuleSet, Vec<RuleError>> {
-        let rules = compile::compile(sources, levels)?;
+        RuleSet::compile_with(sources, levels, &Vocabulary::default())
+    }
+
+    /// As [`RuleSet::compile`], with conditions that may name what `vocabulary` defines.
+    pub fn compile_with(
+        sources: &[RuleSource],
+        levels: &Levels,
+        vocabulary: &Vocabulary,
+    ) -> Result<RuleSet, Vec<RuleError>> {
+        let rules = compile::compile(sources, levels, vocabulary)?;
         let index = RuleIndex::of(&rules);
-        Ok(RuleSet { rules, index })
+        let reads_bodies = rules.iter().any(|rule| rule.about.body.is_some());
+        let conditions = || rules.iter().filter_map(|rule| rule.condition.as_ref());
+        let reads_query_parameters = conditions().any(Condition::reads_query_parameters);
+        let facts_read = conditions().flat_map(|condition| &condition.source.facts).map(ToString::to_string).collect();
+        Ok(RuleSet { index, reads_bodies, reads_query_parameters, facts_read, rules })
     }
 
     /// The ids of all rules, as they were given.
     pub fn rule_ids(&self) -> impl Iterator<Item = &str> {
-        self.rules.iter().map(|rule| &*rule.id)
+        self.rules.iter().map(|rule| &*rule.about.id)
     }
 
     pub fn len(&self) -> usize {
@@ -161,10 +225,14 @@ impl RuleSet {
 
     /// What the rules for this request want from its body; `None`: stream it uninspected.
     pub fn body_needs(&self, request: &RequestFacts<'_>) -> Option<BodyNeeds> {
+        if !self.reads_bodies {
+            return None;
+        }
         let mut needs: Option<BodyNeeds> = None;
         self.for_each_candidate(request, &mut |rule| {
-            let Some(read) = &rule.body else { return };
-            let needs = needs.get_or_insert_with(|| BodyNeeds { max_bytes: 0, facts: Vec::new() });
+            let Some(read) = &rule.about.body else { return };
+            let needs = needs.get_or_insert_with(|| BodyNeeds { max_bytes: 0, facts: Vec::new(), graphql: false });
+            needs.graphql |= read.graphql;
             needs.max_bytes = needs.max_bytes.max(read.max_bytes);
             for fact in &read.facts {
                 if needs.facts.iter().all(|known| known.slot != fact.slot) {
@@ -175,13 +243,26 @@ impl RuleSet {
         needs
     }
 
-    /// Visits the rules that are about this request, in no particular order; a rule may come more than once.
-    pub(crate) fn for_each_candidate<'r>(&'r self, request: &RequestFacts<'_>, visit: &mut dyn FnMut(&'r Rule)) {
-        self.index.for_each_match(request, &mut |rule| {
-            if let Some(rule) = self.rules.get(rule) {
-                visit(rule);
-            }
-        });
+    /// Whether any rule goes by this fact, such as `client.country`: if not, it need not be looked up.
+    pub fn reads(&self, fact: &str) -> bool {
+        self.facts_read.contains(fact)
+    }
+
+    /// Whether any rule goes by a parameter of the query: if not, they need not be read.
+    pub fn reads_query_parameters(&self) -> bool {
+        self.reads_query_parameters
+    }
+
+    /// How many rules are about this request, and so are tried to decide about it.
+    pub fn rules_tried(&self, request: &RequestFacts<'_>) -> usize {
+        let mut tried = 0;
+        self.for_each_candidate(request, &mut |_| tried += 1);
+        tried
+    }
+
+    /// Visits the rules that are about this request, each once, in no particular order.
+    pub(crate) fn for_each_candidate<'r>(&'r self, request: &RequestFacts<'_>, visit: &mut impl FnMut(&'r Rule)) {
+        self.index.for_each_match(&self.rules, request, &mut |rule| visit(&self.rules[rule]));
     }
 
     pub(crate) fn rules(&self) -> &[Rule] {
@@ -193,8 +274,15 @@ impl Rule {
     /// What it says to a request that it is about.
     pub(crate) fn judge(&self, facts: &Facts<'_>) -> Judgement<'_> {
         let applied = match &self.outcome {
+            Outcome::Allow => Judgement::Allows,
             Outcome::Require(requirement) => Judgement::Requires(requirement),
             Outcome::Deny { reason } => Judgement::Denies { reason },
+            // There is nothing to end, or to make anew, where none came.
+            Outcome::Revoke if facts.session.is_none() => return Judgement::Silent,
+            Outcome::Revoke => Judgement::Revokes,
+            Outcome::RegenerateApiKey if facts.api_key.is_none() => return Judgement::Silent,
+            Outcome::RegenerateApiKey => Judgement::WantsNewApiKey,
+            Outcome::Limit(limit) => Judgement::Limits(limit),
         };
         let Some(condition) = &self.condition else {
             return applied;
@@ -202,8 +290,14 @@ impl Rule {
         match (condition.evaluate(facts), self.on_missing) {
             (Truth::True, _) => applied,
             (Truth::False, _) | (Truth::Missing, OnMissing::Skip) => Judgement::Silent,
-            // Denying somebody for facts that logging in would supply would lock everybody out.
-            (Truth::Missing, _) if facts.session.is_none() && condition.needs_session() => Judgement::NeedsSession,
+            // Denying somebody for facts that logging in would supply would lock everybody out. A limit needs nobody.
+            (Truth::Missing, _)
+                if facts.session.is_none()
+                    && condition.needs_session()
+                    && !matches!(self.outcome, Outcome::Limit(_)) =>
+            {
+                Judgement::NeedsSession
+            }
             (Truth::Missing, OnMissing::Challenge) => applied,
             (Truth::Missing, OnMissing::Deny) => Judgement::Denies { reason: "a fact that it judges by is missing" },
         }

@@ -10,16 +10,35 @@ use core::net::IpAddr;
 use crate::body::{BodyFactKind, BodySlot};
 use crate::decimal::Decimal;
 use crate::facts::Facts;
+use crate::level::Method;
+use crate::schedule::Schedule;
+use crate::threat::ThreatLevel;
 
 mod client;
+mod observed;
 mod request;
 mod session;
 
 /// Every signal, by the part of the request that it looks at.
-const SIGNALS: &[&[Signal]] = &[request::SIGNALS, client::SIGNALS, session::SIGNALS];
+const SIGNALS: &[&[Signal]] = &[request::SIGNALS, client::SIGNALS, session::SIGNALS, observed::SIGNALS];
 
 /// The name under which headers are read: `request.headers["x-name"]`.
 pub(crate) const HEADERS: &str = "request.headers";
+
+/// The name under which parameters are read: `request.query["page"]`; alone it is the whole query.
+pub(crate) const QUERY: &str = "request.query";
+
+/// The prefix under which a rule reads how long ago a factor was proved: `session.factor_age.totp`.
+pub(crate) const FACTOR_AGE_PREFIX: &str = "session.factor_age.";
+
+/// The prefix of what the configuration calls a route: `route.labels.env`.
+pub(crate) const LABEL_PREFIX: &str = "route.labels.";
+
+/// The prefix of what the configuration counts: `rate.exports`.
+pub(crate) const RATE_PREFIX: &str = "rate.";
+
+/// The prefix of facts that need the body to be read as a GraphQL request.
+pub(crate) const GRAPHQL_PREFIX: &str = "graphql.";
 
 /// The prefix under which a rule reads what it asked for from the body: `body.amount`.
 pub(crate) const BODY_PREFIX: &str = "body.";
@@ -31,7 +50,15 @@ pub(crate) struct Signal {
     pub(crate) kind: Kind,
     /// Missing without a session, and then logging in is the remedy.
     pub(crate) needs_session: bool,
-    pub(crate) read: for<'a> fn(&Facts<'a>) -> Option<Value<'a>>,
+    pub(crate) read: Read,
+}
+
+/// Reads a fact of a request; `None` when missing.
+pub(crate) type Read = for<'a> fn(&Facts<'a>) -> Option<Value<'a>>;
+
+/// A fact that no login would supply.
+const fn plain(name: &'static str, kind: Kind, read: Read) -> Signal {
+    Signal { name, kind, needs_session: false, read }
 }
 
 /// What kind of value an expression or fact has. Checked at load; nothing is converted silently.
@@ -40,6 +67,8 @@ pub(crate) enum Kind {
     Boolean,
     Text,
     Number,
+    Duration,
+    Threat,
     Address,
     TextList,
 }
@@ -50,8 +79,21 @@ pub(crate) enum Value<'a> {
     Boolean(bool),
     Text(&'a str),
     Number(Decimal),
+    /// In seconds.
+    Duration(Decimal),
+    Threat(ThreatLevel),
     Address(IpAddr),
     TextList(&'a [String]),
+}
+
+impl Value<'_> {
+    pub(crate) fn count(count: u64) -> Value<'static> {
+        Value::Number(Decimal::from(i64::try_from(count).unwrap_or(i64::MAX)))
+    }
+
+    pub(crate) fn seconds(seconds: u64) -> Value<'static> {
+        Value::Duration(Decimal::from(i64::try_from(seconds).unwrap_or(i64::MAX)))
+    }
 }
 
 /// A fact that a condition names, resolved at load.
@@ -60,6 +102,17 @@ pub(crate) enum FactRef {
     Signal(&'static Signal),
     /// By lower-case name.
     Header(Arc<str>),
+    QueryParameter(Arc<str>),
+    FactorAge(Method),
+    Label(Arc<str>),
+    Rate {
+        name: Arc<str>,
+        /// Among all rates.
+        slot: u32,
+        needs_session: bool,
+    },
+    /// Whether it is a certain time.
+    Within(Arc<Schedule>),
     Body {
         name: Arc<str>,
         slot: BodySlot,
@@ -83,28 +136,50 @@ impl FactRef {
         match self {
             FactRef::Signal(signal) => (signal.read)(facts),
             FactRef::Header(name) => facts.request.headers.header(name).map(Value::Text),
+            FactRef::QueryParameter(name) => facts.request.parameters.value(name).map(Value::Text),
+            FactRef::FactorAge(method) => {
+                let ages = facts.session?.factors.iter().filter(|factor| factor.method == *method);
+                ages.filter_map(|factor| factor.age_seconds(facts.now)).min().map(Value::seconds)
+            }
+            FactRef::Label(name) => {
+                // What the configuration does not say is not unknown: this route has no such label.
+                let label = facts.route.labels.iter().find(|(label, _)| **label == **name);
+                Some(Value::Text(label.map_or("", |(_, value)| value)))
+            }
+            FactRef::Rate { slot, .. } => facts.observed.rates.get(*slot as usize).copied().flatten().map(Value::count),
+            FactRef::Within(schedule) => Some(Value::Boolean(schedule.contains(facts.now))),
             FactRef::Body { slot, .. } => facts.body.value(*slot),
         }
     }
 
-    /// Whether it is there, in whatever form; see [`crate::HeaderLookup::has`].
-    pub(crate) fn is_present(&self, facts: &Facts<'_>) -> bool {
+    /// Whether it is there, in whatever form; see [`crate::HeaderLookup::has`]. `None`: that cannot be told.
+    pub(crate) fn is_present(&self, facts: &Facts<'_>) -> Option<bool> {
         match self {
-            FactRef::Header(name) => facts.request.headers.has(name),
-            FactRef::Signal(_) | FactRef::Body { .. } => self.read(facts).is_some(),
+            FactRef::Header(name) => Some(facts.request.headers.has(name)),
+            FactRef::QueryParameter(name) => facts.request.parameters.is_present(name),
+            FactRef::Label(name) => Some(facts.route.labels.iter().any(|(label, _)| **label == **name)),
+            _ => Some(self.read(facts).is_some()),
         }
     }
 
     pub(crate) fn kind(&self) -> Kind {
         match self {
             FactRef::Signal(signal) => signal.kind,
-            FactRef::Header(_) => Kind::Text,
+            FactRef::Header(_) | FactRef::QueryParameter(_) | FactRef::Label(_) => Kind::Text,
+            FactRef::FactorAge(_) => Kind::Duration,
+            FactRef::Rate { .. } => Kind::Number,
+            FactRef::Within(_) => Kind::Boolean,
             FactRef::Body { kind, .. } => kind.value_kind(),
         }
     }
 
     pub(crate) fn needs_session(&self) -> bool {
-        matches!(self, FactRef::Signal(signal) if signal.needs_session)
+        match self {
+            FactRef::Signal(signal) => signal.needs_session,
+            FactRef::FactorAge(_) => true,
+            FactRef::Rate { needs_session, .. } => *needs_session,
+            _ => false,
+        }
     }
 }
 
@@ -114,6 +189,11 @@ impl fmt::Display for FactRef {
         match self {
             FactRef::Signal(signal) => f.write_str(signal.name),
             FactRef::Header(name) => write!(f, "{HEADERS}[\"{name}\"]"),
+            FactRef::QueryParameter(name) => write!(f, "{QUERY}[{name:?}]"),
+            FactRef::FactorAge(method) => write!(f, "{FACTOR_AGE_PREFIX}{method}"),
+            FactRef::Label(name) => write!(f, "{LABEL_PREFIX}{name}"),
+            FactRef::Rate { name, .. } => write!(f, "{RATE_PREFIX}{name}"),
+            FactRef::Within(schedule) => write!(f, "{schedule}"),
             FactRef::Body { name, .. } => write!(f, "{BODY_PREFIX}{name}"),
         }
     }
@@ -126,6 +206,8 @@ impl fmt::Display for Value<'_> {
             Value::Boolean(value) => write!(f, "{value}"),
             Value::Text(text) => write!(f, "{text:?}"),
             Value::Number(number) => f.write_str(&number.to_string()),
+            Value::Duration(seconds) => write!(f, "duration(\"{seconds}s\")"),
+            Value::Threat(level) => write!(f, "\"{level}\""),
             Value::Address(address) => write!(f, "{address}"),
             Value::TextList(texts) => write!(f, "{texts:?}"),
         }
@@ -139,6 +221,8 @@ impl fmt::Display for Kind {
             Kind::Boolean => "a boolean",
             Kind::Text => "a text",
             Kind::Number => "a number",
+            Kind::Duration => "a duration",
+            Kind::Threat => "a threat level",
             Kind::Address => "an address",
             Kind::TextList => "a list of texts",
         })
@@ -150,12 +234,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn signal_names_are_unique_and_dotted_and_leave_headers_and_body_alone() {
+    fn signal_names_are_unique_and_leave_alone_what_is_named_elsewhere() {
         let names: alloc::vec::Vec<_> = signal_names().collect();
         for (index, name) in names.iter().enumerate() {
             assert!(!names[..index].contains(name), "{name} twice");
-            assert_eq!(name.split('.').count(), 2, "{name}");
-            assert!(*name != HEADERS && !name.starts_with(BODY_PREFIX), "{name}");
+            let elsewhere = [BODY_PREFIX, LABEL_PREFIX, RATE_PREFIX, FACTOR_AGE_PREFIX, HEADERS];
+            assert!(!elsewhere.iter().any(|prefix| name.starts_with(prefix)), "{name}");
         }
     }
 }

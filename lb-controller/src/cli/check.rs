@@ -3,7 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::output::{print, table};
+use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::explain;
 use crate::failure::{ExitKind, Failure, OrExit};
 
 #[derive(Debug, clap::Args)]
@@ -17,17 +20,35 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let (config, _) = load(&arguments.config)?;
     crate::run::check_certificates(&config).or_exit(ExitKind::Certificate)?;
     crate::run::check_issuers(&config)?;
+    crate::signals::check(&config).or_exit(ExitKind::Config)?;
     let listed = crate::run::check_lists(&config)?;
+    rehearse(&arguments.config, &config)?;
     say!(
-        "{} is good: {} services, {} pools, {} routes, {} users, {} rules, {listed} listed prefixes",
+        "{} is good: {} services, {} pools, {} routes, {} users, {} rules, {} tests passed, {listed} listed prefixes",
         arguments.config.display(),
         config.services.len(),
         config.pools.len(),
         config.routes.len(),
         config.users.len(),
         config.rules.len(),
+        config.tests.len(),
     );
     Ok(())
+}
+
+/// Runs the tests in the file; prints those that fail.
+fn rehearse(file: &Path, config: &Config) -> Result<(), Failure> {
+    let failed = explain::rehearse(config, Clock::system().now());
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let mut rows = table(&["line", "test", "what differs"]);
+    for test in &failed {
+        rows.add_row([test.line.to_string(), test.name.clone(), test.problems.join("\n")]);
+    }
+    print("Failed tests", &rows);
+    let why = anyhow::anyhow!("{} of {} tests in {} failed", failed.len(), config.tests.len(), file.display());
+    Err(Failure::new(ExitKind::Config, why))
 }
 
 /// Loads a configuration, and its text as compiled; prints every diagnostic in full before failing.

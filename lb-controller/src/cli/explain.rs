@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::output::{Paint, paint, print_json};
 use crate::admin::client::{self, AskError};
 use crate::clock::Clock;
-use crate::explain::{Explained, Hypothetical, Required, Rule};
+use crate::explain::{Explained, Hypothetical, Required, Rule, curl};
 use crate::failure::{ExitKind, Failure};
 use crate::instance::Instance;
 
@@ -15,6 +15,10 @@ pub(super) struct Arguments {
     /// The request's URL, such as https://shop.example/refunds; without one, explains the last refused request.
     #[arg(value_name = "URL")]
     url: Option<String>,
+
+    /// The request as a curl command: `explain --user alice -- curl -X POST https://shop.example/refunds --json '{}'`.
+    #[arg(last = true, value_name = "CURL", conflicts_with_all = ["url", "id", "method", "headers", "data"])]
+    curl: Vec<String>,
 
     /// Explain the refused request with this id (the `lb-request-id` header of its answer).
     #[arg(long, value_name = "ID", conflicts_with = "url")]
@@ -33,19 +37,27 @@ pub(super) struct Arguments {
     data: Option<String>,
 
     /// Logged in as this user, with a password just now.
-    #[arg(long, value_name = "NAME", requires = "url")]
+    #[arg(long, value_name = "NAME")]
     user: Option<String>,
 
-    /// A factor proved that many seconds ago, such as totp=30 (repeat for several).
-    #[arg(long, value_name = "FACTOR=SECONDS", requires = "url", value_parser = proved)]
+    /// A factor and how long ago it was proved, such as totp=30s (repeat for several).
+    #[arg(long = "factor", alias = "proved", value_name = "FACTOR=TIME", value_parser = proved)]
     proved: Vec<(String, u64)>,
 
     /// The client's address; without it 127.0.0.1.
-    #[arg(long, value_name = "ADDRESS", requires = "url")]
+    #[arg(long, value_name = "ADDRESS")]
     from: Option<IpAddr>,
 
+    /// A fact by the name that rules know it under, such as client.country=DE (repeat for several).
+    #[arg(long = "fact", value_name = "NAME=VALUE", value_parser = fact)]
+    facts: Vec<(String, String)>,
+
+    /// The time of the request, such as 2026-11-28T14:30:00+01:00; without it now.
+    #[arg(long, value_name = "TIME", value_parser = unix_seconds)]
+    at: Option<u64>,
+
     /// Judge by this file instead of the running controller's configuration.
-    #[arg(long, value_name = "FILE", requires = "url")]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
     /// Print JSON.
@@ -54,9 +66,23 @@ pub(super) struct Arguments {
 }
 
 fn proved(text: &str) -> Result<(String, u64), String> {
-    let (factor, seconds) = text.split_once('=').ok_or("write it as FACTOR=SECONDS, such as totp=30")?;
-    let seconds = seconds.parse().map_err(|_| format!("{seconds:?} is no number of seconds"))?;
+    let (factor, time) = text.split_once('=').ok_or("write it as FACTOR=TIME, such as totp=30s")?;
+    let seconds = match time.parse() {
+        Ok(seconds) => seconds,
+        Err(_) => crate::config::parse_duration(time)?.as_secs(),
+    };
     Ok((factor.to_owned(), seconds))
+}
+
+fn fact(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE, such as client.country=DE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn unix_seconds(text: &str) -> Result<u64, String> {
+    let time = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339);
+    let time = time.map_err(|_| format!("{text:?} is no time; write it as 2026-11-28T14:30:00+01:00"))?;
+    u64::try_from(time.unix_timestamp()).map_err(|_| "before 1970 nothing was served".to_owned())
 }
 
 pub(super) fn run(instance: &Instance, arguments: Arguments) -> Result<(), Failure> {
@@ -71,15 +97,20 @@ pub(super) fn run(instance: &Instance, arguments: Arguments) -> Result<(), Failu
 }
 
 fn explain(instance: &Instance, arguments: Arguments) -> Result<Explained, Failure> {
-    let Some(url) = arguments.url else { return recent(instance, arguments.id.as_deref()) };
+    let request = if !arguments.curl.is_empty() {
+        curl::parse(&arguments.curl)?
+    } else {
+        let Some(url) = arguments.url else { return recent(instance, arguments.id.as_deref()) };
+        let (method, headers, data) = (arguments.method, arguments.headers, arguments.data);
+        Hypothetical { method, url, headers, data, ..Hypothetical::default() }
+    };
     let question = Hypothetical {
-        method: arguments.method,
-        url,
-        headers: arguments.headers,
-        data: arguments.data,
         user: arguments.user,
         proved: arguments.proved,
         from: arguments.from,
+        facts: arguments.facts.into_iter().collect(),
+        at: arguments.at,
+        ..request
     };
     match arguments.config {
         Some(file) => Ok(question.explain(&super::check::load(&file)?.0, Clock::system().now())?),
@@ -120,7 +151,7 @@ fn print(explained: &Explained) {
     if let Some(id) = &request.id {
         say!("request     {id}");
     }
-    let good = explained.decision == "allow";
+    let good = explained.decision.starts_with("allow");
     say!("decision    {}", paint(if good { Paint::Good } else { Paint::Bad }, &explained.decision));
     if !explained.methods.is_empty() {
         say!("would do    {}", explained.methods.join(" and "));
@@ -140,6 +171,9 @@ fn print_rule(rule: &Rule) {
     }
     if let Some(reason) = &rule.denied {
         say!("  denied    {reason}");
+    }
+    if let Some(follows) = &rule.follows {
+        say!("  follows   {follows}");
     }
     if let Some(required) = &rule.required {
         say!("  required  {}", requirement(required));

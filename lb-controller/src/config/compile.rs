@@ -13,14 +13,17 @@ mod identity;
 mod limits;
 mod lists;
 mod nat;
+mod policy_test;
 mod pool;
 mod route;
 mod rule;
 mod samples;
 mod service;
+mod signals;
 mod step_up;
 mod tokens;
 mod user;
+mod vocabulary;
 
 /// Where state is kept unless the file says otherwise.
 const DEFAULT_STATE_DIR: &str = "/var/lib/lb";
@@ -53,7 +56,8 @@ fn whole(section: Section<'_>, source: &str, folder: &Path) -> Option<Config> {
     let pools = pool::compile(&section, &services);
     let routes = route::compile(&section, &services, &pools);
     let step_up = step_up::compile(&section);
-    let rules = rule::compile(&section, source, &step_up.levels);
+    let definitions = vocabulary::compile(&section, &routes, folder);
+    let rules = rule::compile(&section, source, &step_up.levels, &definitions.vocabulary);
     let config = Config {
         interfaces: service::interfaces(&section),
         state_dir: section.value("state_dir", path).unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
@@ -76,6 +80,11 @@ fn whole(section: Section<'_>, source: &str, folder: &Path) -> Option<Config> {
         step_up,
         audit: audit::compile(&section, folder),
         rules: rules.unwrap_or_default().into(),
+        rates: definitions.rates,
+        followed_files: definitions.files,
+        tests: policy_test::compile(&section, source),
+        geo: signals::geo(&section, folder),
+        reputation: signals::reputation(&section, folder),
         services,
         new_flows,
         sampling: samples::compile(&section),

@@ -100,6 +100,12 @@ pub(super) fn name(text: &str) -> Result<String, Complaint> {
     Ok(text.to_owned())
 }
 
+/// A name that conditions can write after a dot.
+pub(super) fn is_identifier(text: &str) -> bool {
+    let starts_well = text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+    starts_well && text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
 pub(super) fn socket_address(text: &str) -> Result<SocketAddr, Complaint> {
     let help = "write `192.0.2.1:8080` or `[2001:db8::1]:8080`; in YAML, brackets and colons want quotes";
     let address: SocketAddr =

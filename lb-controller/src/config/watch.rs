@@ -1,9 +1,10 @@
 //! Follows a configuration file and compiles it whenever it changes.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -15,6 +16,9 @@ const QUIET: Duration = Duration::from_millis(100);
 
 /// In a folder that is never quiet the file is read all the same.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
+
+/// Files that the configuration takes in are looked at this often: they may lie in many folders, some of them on other hosts.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A file is empty between being truncated and being written; only one that stays empty is told of.
 const EMPTY_PATIENCE: Duration = Duration::from_secs(2);
@@ -55,7 +59,7 @@ impl Watcher {
         let mut events =
             notify::recommended_watcher(move |event| forward(event, &sender)).map_err(|error| fail(&error))?;
         events.watch(&folder, RecursiveMode::NonRecursive).map_err(|error| fail(&error))?;
-        let follower = Follower { file: file.to_owned(), known, changed };
+        let follower = Follower { file: file.to_owned(), known, taken_in: None, changed };
         let thread = std::thread::Builder::new()
             .name("config-watch".into())
             .spawn(move || follower.follow(&receiver))
@@ -95,7 +99,17 @@ fn forward(event: notify::Result<Event>, sender: &Sender<()>) {
 struct Follower<F> {
     file: PathBuf,
     known: Option<String>,
+    /// What the file took in, as it was then; `None`: not known yet.
+    taken_in: Option<Vec<(PathBuf, Stamp)>>,
     changed: F,
+}
+
+/// Tells one state of a file from the next; nothing of a file that is not there.
+type Stamp = Option<(u64, u64, Option<SystemTime>)>;
+
+fn stamp(file: &Path) -> Stamp {
+    let metadata = std::fs::metadata(file).ok()?;
+    Some((metadata.ino(), metadata.len(), metadata.modified().ok()))
 }
 
 impl<F: FnMut(Result<Config, Diagnostics>)> Follower<F> {
@@ -106,10 +120,26 @@ impl<F: FnMut(Result<Config, Diagnostics>)> Follower<F> {
                 return;
             }
             self.look();
-            if events.recv().is_err() {
+            if !self.wait(events) {
                 return;
             }
         }
+    }
+
+    /// Until something may have changed; `false`: nobody follows any more.
+    fn wait(&self, events: &Receiver<()>) -> bool {
+        loop {
+            match events.recv_timeout(LOOK_EVERY) {
+                Ok(()) => return true,
+                Err(RecvTimeoutError::Timeout) if !self.is_taken_in_anew() => {}
+                Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn is_taken_in_anew(&self) -> bool {
+        self.taken_in.iter().flatten().any(|(file, known)| stamp(file) != *known)
     }
 
     /// Waits until whoever is saving has probably finished; fails when nobody follows any more.
@@ -131,11 +161,16 @@ impl<F: FnMut(Result<Config, Diagnostics>)> Follower<F> {
 
     fn look(&mut self) {
         match read(&self.file) {
-            Ok(text) if self.known.as_ref() == Some(&text) => {}
+            Ok(text) if self.known.as_ref() == Some(&text) && self.taken_in.is_some() && !self.is_taken_in_anew() => {}
             Ok(text) => {
+                let is_first_look = self.taken_in.is_none() && self.known.as_ref() == Some(&text);
                 let compiled = compile_read(&self.file, &text);
+                self.remember_taken_in(&compiled);
                 self.known = Some(text);
-                (self.changed)(compiled);
+                // It was loaded by whoever follows, a moment ago.
+                if !is_first_look {
+                    (self.changed)(compiled);
+                }
             }
             // Told once, not with every other change in the folder.
             Err(diagnostics) => {
@@ -144,6 +179,15 @@ impl<F: FnMut(Result<Config, Diagnostics>)> Follower<F> {
                 }
             }
         }
+    }
+
+    /// A refused configuration leaves the files followed that the one in force took in.
+    fn remember_taken_in(&mut self, compiled: &Result<Config, Diagnostics>) {
+        let files: Vec<PathBuf> = match compiled {
+            Ok(config) => config.followed_files.clone(),
+            Err(_) => self.taken_in.iter().flatten().map(|(file, _)| file.clone()).collect(),
+        };
+        self.taken_in = Some(files.into_iter().map(|file| (file.clone(), stamp(&file))).collect());
     }
 }
 

@@ -1,18 +1,21 @@
 //! A request that is only described, in the terms of a `curl` command.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, bail, ensure};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use lb_policy::{
-    BodyFacts, CanonicalPath, ClientFacts, Everything, Facts, HeaderLookup, Method, ProvedFactor, RequestFacts,
-    SessionFacts, UnixSeconds, canonical_host, canonical_query,
+    BodyFacts, CanonicalPath, ClientFacts, Everything, Facts, HeaderLookup, Method, ProvedFactor, QueryParameters,
+    RequestFacts, RouteFacts, SessionFacts, UnixSeconds, canonical_host, canonical_query,
 };
 use serde::{Deserialize, Serialize};
 
 use super::Explained;
+use super::given::Given;
 use crate::config::Config;
 use crate::serve::{facts, route};
+use crate::signals::device_class;
 
 /// What to explain.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -30,11 +33,18 @@ pub struct Hypothetical {
     pub proved: Vec<(String, u64)>,
     /// `None`: 127.0.0.1.
     pub from: Option<IpAddr>,
+    /// Facts by the names under which rules know them, such as `client.country`; what is not given is not known.
+    #[serde(default)]
+    pub facts: BTreeMap<String, String>,
+    /// Unix seconds; `None`: now.
+    #[serde(default)]
+    pub at: Option<UnixSeconds>,
 }
 
 impl Hypothetical {
     /// Runs the request through the same canonicalisation, routes, body reading and rules as a real one.
     pub fn explain(&self, config: &Config, now: UnixSeconds) -> anyhow::Result<Explained> {
+        let now = self.at.unwrap_or(now);
         let url = Url::parse(&self.url)?;
         let headers = self.header_map()?;
         let method = self.method_name();
@@ -44,21 +54,35 @@ impl Hypothetical {
             .with_context(|| format!("no route takes {host}{}; the answer would be 404", path.judged()))?;
         let lookup = Headers(&headers);
         let query = canonical_query(url.query);
-        let request =
-            RequestFacts { method: &method, host: &host, path: path.judged(), query: &query, headers: &lookup };
+        let parameters = QueryParameters::parse(&query);
+        let request = RequestFacts {
+            method: &method,
+            host: &host,
+            path: path.judged(),
+            query: &query,
+            parameters: &parameters,
+            headers: &lookup,
+        };
         let body = self.body_facts(config, &request, &headers)?;
+        let given = Given::read(&self.facts, config)?;
         let factors = self.factors(now)?;
-        let groups = self.groups(config)?;
+        let groups = self.groups(config, &given)?;
+        let begun_at = now.saturating_sub(given.session_age_seconds);
+        let session = |user| SessionFacts { issuer: None, user, groups, factors: &factors, begun_at };
+        let address = self.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let client = ClientFacts { device_class: device_class(&lookup), ..ClientFacts::at(address) };
         let facts = Facts {
             now,
             levels: &config.step_up.levels,
             request,
-            client: ClientFacts { address: self.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)) },
-            session: self.user.as_deref().map(|user| SessionFacts { issuer: None, user, groups, factors: &factors }),
+            client: given.client(client),
+            session: self.user.as_deref().map(session),
             proved_for_this_request: &[],
             provable: &Everything,
             body: &body,
-            route_is_public: route.public,
+            route: RouteFacts { is_public: route.public, labels: &route.labels },
+            api_key: given.api_key(now),
+            observed: given.observed(),
         };
         Ok(Explained::of(&config.rules, &facts, None))
     }
@@ -110,10 +134,16 @@ impl Hypothetical {
         Ok(factors)
     }
 
-    fn groups<'c>(&self, config: &'c Config) -> anyhow::Result<&'c [String]> {
+    fn groups<'c>(&self, config: &'c Config, given: &'c Given) -> anyhow::Result<&'c [String]> {
         let Some(name) = &self.user else { return Ok(&[]) };
+        if let Some(groups) = &given.groups {
+            return Ok(groups);
+        }
         let user = config.users.iter().find(|user| user.name == *name);
-        Ok(&user.with_context(|| format!("there is no user {name:?} in the configuration"))?.groups)
+        let user = user.with_context(|| {
+            format!("there is no user {name:?} in the configuration; give their groups as the fact session.groups")
+        })?;
+        Ok(&user.groups)
     }
 }
 

@@ -1,7 +1,7 @@
 //! An explanation as JSON, and as `lb-controller explain` prints it.
 
 use lb_policy::{
-    Facts, MatchExplanation, OutcomeExplanation, Requirement, RequirementExplanation, RuleExplanation, RuleSet,
+    Facts, Limit, MatchExplanation, OutcomeExplanation, Requirement, RequirementExplanation, RuleExplanation, RuleSet,
     Summary, Truth,
 };
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,8 @@ pub struct Rule {
     pub facts: Vec<NamedFact>,
     pub denied: Option<String>,
     pub required: Option<Required>,
+    /// What follows from a rule that neither denies nor requires, such as `ends all sessions of the user`.
+    pub follows: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -82,6 +84,9 @@ impl Explained {
             Summary::Allow => ("allow", &[][..]),
             Summary::LogIn => ("log_in", &[][..]),
             Summary::Challenge(challenge) => ("challenge", challenge.methods()),
+            Summary::AllowWithin(_) => ("allow_within_limits", &[][..]),
+            Summary::Revoke(_) => ("revoke", &[][..]),
+            Summary::RegenerateApiKey(_) => ("regenerate_api_key", &[][..]),
             Summary::Deny(_) => ("deny", &[][..]),
         };
         Explained {
@@ -101,12 +106,29 @@ impl Explained {
     }
 }
 
+impl Explained {
+    /// Those that brought the decision about: they deny, or require what is not met, or take something away.
+    pub fn decisive_rules(&self) -> Vec<&str> {
+        let decides = |rule: &&Rule| match self.decision.as_str() {
+            "deny" => rule.denied.is_some(),
+            "challenge" => rule.required.as_ref().is_some_and(|required| !required.met),
+            "log_in" => rule.required.is_some(),
+            _ => rule.follows.is_some(),
+        };
+        self.rules.iter().filter(decides).map(|rule| rule.id.as_str()).collect()
+    }
+}
+
 impl From<&RuleExplanation> for Rule {
     fn from(rule: &RuleExplanation) -> Rule {
-        let (denied, required) = match &rule.outcome {
-            OutcomeExplanation::Denied { reason } => (Some(reason.clone()), None),
-            OutcomeExplanation::Required(required) => (None, Some(Required::from(required))),
-            OutcomeExplanation::NotApplied | OutcomeExplanation::NeedsSession => (None, None),
+        let (denied, required, follows) = match &rule.outcome {
+            OutcomeExplanation::Denied { reason } => (Some(reason.clone()), None, None),
+            OutcomeExplanation::Required(required) => (None, Some(Required::from(required)), None),
+            OutcomeExplanation::Allowed => (None, None, Some("needs no session".to_owned())),
+            OutcomeExplanation::Revoked => (None, None, Some("ends all sessions of the user".to_owned())),
+            OutcomeExplanation::ApiKeyRevoked => (None, None, Some("the API key must be made anew".to_owned())),
+            OutcomeExplanation::Limited(limit) => (None, None, Some(limited(limit))),
+            OutcomeExplanation::NotApplied | OutcomeExplanation::NeedsSession => (None, None, None),
         };
         let condition = rule.condition.as_ref();
         Rule {
@@ -127,8 +149,14 @@ impl From<&RuleExplanation> for Rule {
                 .collect(),
             denied,
             required,
+            follows,
         }
     }
+}
+
+fn limited(limit: &Limit) -> String {
+    let Limit { requests, per_seconds, counted_by, .. } = limit;
+    format!("at most {requests} requests in {per_seconds} s by {}", counted_by.name())
 }
 
 fn truth(truth: Truth) -> &'static str {

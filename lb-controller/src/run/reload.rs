@@ -70,10 +70,18 @@ impl Reload {
                 return;
             }
         };
+        let signals = match self.edge.signals.prepare(&config) {
+            Ok(signals) => signals,
+            Err(error) => {
+                tracing::error!("new configuration refused, the old one goes on: {error:#}");
+                return;
+            }
+        };
         let config = Arc::new(config);
         let pools = Pools::build(&config.pools, Some(&current.pools));
         let version = current.version + 1;
         self.certificates.replace(certificates);
+        self.edge.signals.put(signals);
         if let Some(lists) = lists {
             self.put_in_force(lists);
         }

@@ -82,6 +82,11 @@ impl Record {
     pub fn set_decision(&mut self, decision: &Decision) {
         let (name, rule) = match decision {
             Decision::Allow(_) => ("allow", None),
+            Decision::AllowWithin(within) => {
+                ("allow_within_limits", within.limits().first().map(|limit| limit.rule.clone()))
+            }
+            Decision::Revoke(revocation) => ("revoke", Some(revocation.rule.clone())),
+            Decision::RegenerateApiKey(revocation) => ("regenerate_api_key", Some(revocation.rule.clone())),
             Decision::LogIn => ("log_in", None),
             Decision::Challenge(challenge) => ("challenge", challenge.unmet.first().map(|(rule, _)| rule.clone())),
             Decision::Deny(denial) => ("deny", Some(denial.rule.clone())),

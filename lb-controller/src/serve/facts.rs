@@ -8,14 +8,16 @@ use http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use lb_policy::{
-    BodyError, BodyFacts, ClientFacts, Facts, HeaderLookup, ProvableFactors, ProvedFactor, RequestFacts, RuleSet,
-    UnixSeconds,
+    BodyError, BodyFacts, ClientFacts, Facts, HeaderLookup, Level, NO_PARAMETERS, ProvableFactors, ProvedFactor,
+    QueryParameters, RequestFacts, RouteFacts, RuleSet, UnixSeconds,
 };
 
 use crate::config::{Config, Route};
+use crate::edge::Edge;
 use crate::serve::body_memory::BodyMemory;
 use crate::serve::request::{Inbound, InboundBody};
 use crate::serve::respond::{self, Early, Refusal};
+use crate::signals::{Observed, Sender};
 use crate::stepup::Session;
 
 /// The whole of an inspected body must have arrived within this; it is small, and a worker's memory waits for it.
@@ -28,7 +30,7 @@ pub async fn read_body(
     mut request: Inbound,
     session: Option<&Session>,
 ) -> Result<(Inbound, BodyFacts), Early> {
-    let Some(needs) = rules.body_needs(&request_facts(&request)) else {
+    let Some(needs) = rules.body_needs(&request_facts(&request, &NO_PARAMETERS)) else {
         return Ok((request, BodyFacts::default()));
     };
     let headers = &request.headers;
@@ -88,34 +90,66 @@ pub struct Who<'a> {
     pub provable: &'a dyn ProvableFactors,
 }
 
+/// What was found out about one request beside what it says.
+pub struct Findings<'a> {
+    pub body: &'a BodyFacts,
+    /// See [`parameters`].
+    pub parameters: &'a QueryParameters,
+    pub observed: &'a Observed,
+}
+
 /// Puts the facts together; they borrow from the request that will be forwarded.
 pub fn gather<'a>(
     now: UnixSeconds,
     config: &'a Config,
     request: &'a Inbound,
     who: Who<'a>,
-    body: &'a BodyFacts,
-    route: &Route,
+    findings: &Findings<'a>,
+    route: &'a Route,
 ) -> Facts<'a> {
     Facts {
         now,
         levels: &config.step_up.levels,
-        request: request_facts(request),
-        client: ClientFacts { address: request.client.address },
+        request: request_facts(request, findings.parameters),
+        client: findings.observed.client(ClientFacts::at(request.client.address)),
         session: who.session.map(Session::facts),
         proved_for_this_request: who.proved_for_this_request,
         provable: who.provable,
-        body,
-        route_is_public: route.public,
+        body: findings.body,
+        route: RouteFacts { is_public: route.public, labels: &route.labels },
+        api_key: None,
+        observed: findings.observed.facts(),
     }
 }
 
-fn request_facts(request: &Inbound) -> RequestFacts<'_> {
+/// Who sends the request, for counting and for what was learned of them.
+pub fn sender(edge: &Edge, config: &Config, request: &Inbound, session: Option<&Session>) -> Sender {
+    let levels = &config.step_up.levels;
+    Sender {
+        address: request.client.address,
+        user: session.map(Session::user_key),
+        session: session.map(Session::login_id),
+        device: edge.step_up.device_id(request, session),
+        is_trusted: session.is_some_and(|session| session.level(levels, edge.clock.now()) >= Level(2)),
+    }
+}
+
+/// The parameters of the query, where a rule goes by one.
+pub fn parameters(rules: &RuleSet, request: &Inbound) -> QueryParameters {
+    if rules.reads_query_parameters() {
+        QueryParameters::parse(request.raw_query())
+    } else {
+        QueryParameters::default()
+    }
+}
+
+pub fn request_facts<'a>(request: &'a Inbound, parameters: &'a QueryParameters) -> RequestFacts<'a> {
     RequestFacts {
         method: request.method.as_str(),
         host: &request.host,
         path: &request.path,
         query: request.raw_query(),
+        parameters,
         headers: request,
     }
 }

@@ -14,6 +14,7 @@ use super::throttle::Bucket;
 use crate::config::{Config, User};
 use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
+use crate::signals::Who;
 
 /// Why an answer was not accepted.
 #[derive(Debug)]
@@ -55,6 +56,8 @@ impl StepUp {
             }
         };
         let purpose = answer.method.name();
+        let account_key = answer.account.as_ref().map_or_else(|| user_name.to_owned(), |account| account.id.key());
+        let device = answer.device.map(|device| *device.id.bytes());
         self.throttle
             .charge(purpose, &buckets, self.clock.now())
             .map_err(|wait| NotProved::Throttled { wait_seconds: wait.seconds })?;
@@ -64,7 +67,10 @@ impl StepUp {
             Err(not_proved) if not_proved.is_unchecked() => {
                 self.throttle.not_checked(purpose, &buckets);
             }
-            Err(_) => {}
+            Err(_) => {
+                let who = Who { user: Some(&account_key), session: None, device, source };
+                self.failed_proofs.add(&who, self.clock.now());
+            }
         }
         outcome
     }

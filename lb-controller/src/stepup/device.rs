@@ -22,15 +22,23 @@ const KEEP_SECONDS: u64 = 30 * 24 * 3600;
 impl Device {
     /// The known device of `user` that sent `headers`.
     pub(super) fn of_user(sealer: &Sealer, headers: &HeaderMap, host: &str, user: &str) -> Option<Device> {
+        Device::of_anybody(sealer, headers, host).filter(|device| device.is_of(user))
+    }
+
+    /// The device that sent `headers`, whoever's it is.
+    pub(super) fn of_anybody(sealer: &Sealer, headers: &HeaderMap, host: &str) -> Option<Device> {
         let Found::Once(text) = cookies::find(headers, cookies::DEVICE) else { return None };
         let plain = sealer.open_sealed(Purpose::Device, host, text)?;
         let (head, name) = plain.split_first_chunk::<17>()?;
-        let device = Device {
+        Some(Device {
             id: RandomId::from_bytes(*head.first_chunk()?),
             user: str::from_utf8(name).ok()?.to_owned(),
             stepped_up: head[16] == 1,
-        };
-        (device.user == user).then_some(device)
+        })
+    }
+
+    pub(super) fn is_of(&self, user: &str) -> bool {
+        self.user == user
     }
 
     pub(super) fn new(user: &str) -> Device {

@@ -61,6 +61,22 @@ impl Revocations {
         self.end(&session.login, session, now)
     }
 
+    /// Ends every session of the user of `session` that was issued up to `now`, for as long as any of them could have gone
+    /// on. Blocks on the disk.
+    pub(super) fn end_user(
+        &self,
+        session: &Session,
+        now: UnixSeconds,
+        lifetime_seconds: u64,
+    ) -> Result<(), StoreError> {
+        let user = user_id(session.account());
+        let ended_at = now.max(session.issued_at);
+        let until = session.ends_at.max(now.saturating_add(lifetime_seconds));
+        let revoked = Revoked { id: user, user, ended_at, until };
+        let (recorded, superseded) = self.live.write().expect("no holder of this lock panics").end_all(revoked);
+        self.store.revoke(recorded, &superseded)
+    }
+
     fn end(&self, id: &RandomId, session: &Session, now: UnixSeconds) -> Result<bool, StoreError> {
         let user = user_id(session.account());
         // A session issued by a clock that has since been set back must end all the same.
@@ -98,16 +114,22 @@ impl Live {
     /// which ids it stands for.
     fn insert(&mut self, revoked: Revoked) -> (Revoked, Vec<[u8; 16]>) {
         let ids = self.by_user.entry(revoked.user).or_default();
-        let mut added = revoked;
-        let mut superseded = Vec::new();
         if ids.len() >= LIMIT_PER_USER {
-            added.id = revoked.user;
-            superseded = std::mem::take(ids);
-            for old in superseded.iter().filter_map(|id| self.ended.remove(id)) {
-                added.until = added.until.max(old.until);
-            }
+            return self.end_all(Revoked { id: revoked.user, ..revoked });
         }
-        ids.push(added.id);
+        ids.push(revoked.id);
+        self.ended.insert(revoked.id, revoked);
+        (revoked, Vec::new())
+    }
+
+    /// One entry for all that the user has, in the stead of those there are.
+    fn end_all(&mut self, mut added: Revoked) -> (Revoked, Vec<[u8; 16]>) {
+        let ids = self.by_user.entry(added.user).or_default();
+        let superseded = std::mem::replace(ids, vec![added.id]);
+        for old in superseded.iter().filter_map(|id| self.ended.remove(id)) {
+            added.until = added.until.max(old.until);
+            added.ended_at = added.ended_at.max(old.ended_at);
+        }
         self.ended.insert(added.id, added);
         (added, superseded)
     }

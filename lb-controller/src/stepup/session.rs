@@ -28,6 +28,8 @@ pub struct Session {
     credentials: [u8; 8],
     /// Of users of a provider: what ends the session when the provider says so.
     at_provider: Option<AtProvider>,
+    /// When the login was.
+    begun_at: UnixSeconds,
     /// When `id` was made.
     pub(super) issued_at: UnixSeconds,
     /// The last request, to the minute.
@@ -60,6 +62,7 @@ impl Session {
             factors: proof.all().collect(),
             at_provider: None,
             credentials: built_in.map(credentials_of).unwrap_or_default(),
+            begun_at: now,
             issued_at: now,
             seen_at: now,
             ends_at: now + config.session_lifetime.as_secs(),
@@ -125,6 +128,16 @@ impl Session {
         &self.account.name
     }
 
+    /// Names the user among those of all providers.
+    pub fn user_key(&self) -> String {
+        self.account.key()
+    }
+
+    /// Names the login, from its beginning to its end.
+    pub fn login_id(&self) -> [u8; 16] {
+        *self.login.bytes()
+    }
+
     pub fn factors(&self) -> &[ProvedFactor] {
         &self.factors
     }
@@ -145,6 +158,7 @@ impl Session {
             user: &self.account.name,
             groups: &self.groups,
             factors: &self.factors,
+            begun_at: self.begun_at,
         }
     }
 
@@ -155,7 +169,7 @@ impl Session {
         bytes.extend_from_slice(self.id.bytes());
         bytes.extend_from_slice(self.login.bytes());
         bytes.extend_from_slice(&self.credentials);
-        for time in [self.issued_at, self.seen_at, self.ends_at] {
+        for time in [self.begun_at, self.issued_at, self.seen_at, self.ends_at] {
             bytes.extend_from_slice(&time.to_be_bytes());
         }
         bytes.push(u8::try_from(self.factors.len()).expect("there are fewer methods than 256"));
@@ -188,7 +202,7 @@ impl Session {
         let login = RandomId::from_bytes(take(input)?);
         let credentials = take(input)?;
         let mut time = || Some(u64::from_be_bytes(take(input)?));
-        let (issued_at, seen_at, ends_at) = (time()?, time()?, time()?);
+        let (begun_at, issued_at, seen_at, ends_at) = (time()?, time()?, time()?, time()?);
         let [count] = take(input)?;
         let mut factors = Vec::new();
         for _ in 0..count {
@@ -211,7 +225,19 @@ impl Session {
             }
         };
         let account = AccountId { issuer, name: str::from_utf8(input).ok()?.to_owned() };
-        Some(Session { id, login, account, groups, factors, credentials, at_provider, issued_at, seen_at, ends_at })
+        Some(Session {
+            id,
+            login,
+            account,
+            groups,
+            factors,
+            credentials,
+            at_provider,
+            begun_at,
+            issued_at,
+            seen_at,
+            ends_at,
+        })
     }
 }
 

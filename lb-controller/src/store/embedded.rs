@@ -3,6 +3,7 @@
 
 mod api_keys;
 mod enrolments;
+mod habits;
 mod id_tokens;
 mod tokens;
 
@@ -138,6 +139,7 @@ impl Store {
         transaction.open_table(api_keys::API_KEYS)?;
         transaction.open_table(id_tokens::ID_TOKENS)?;
         transaction.open_table(tokens::ENROLMENT_TOKENS)?;
+        transaction.open_table(habits::HABITS)?;
         transaction.commit()?;
         Ok(())
     }

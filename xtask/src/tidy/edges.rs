@@ -12,7 +12,22 @@ const FOUNDATION: &[&str] = &["audit", "clock", "config", "failure", "instance",
 
 /// A module, and what it may name beside the foundation and itself.
 const PERMITTED: &[(&str, &[&str])] = &[
-    ("cli", &["admin", "datapath_report", "explain", "logging", "pcap", "rates", "run", "samples", "stepup", "trace"]),
+    (
+        "cli",
+        &[
+            "admin",
+            "datapath_report",
+            "explain",
+            "logging",
+            "pcap",
+            "rates",
+            "run",
+            "samples",
+            "signals",
+            "stepup",
+            "trace",
+        ],
+    ),
     (
         "run",
         &[
@@ -30,6 +45,7 @@ const PERMITTED: &[(&str, &[&str])] = &[
             "reconcile",
             "samples",
             "serve",
+            "signals",
             "stepup",
             "stepup_metrics",
             "xdp_metrics",
@@ -38,10 +54,11 @@ const PERMITTED: &[(&str, &[&str])] = &[
     ("admin", &["datapath_report", "edge", "explain", "identity", "lists", "pool", "reconcile", "samples", "stepup"]),
     ("reconcile", &["health", "joint"]),
     // A request's way. Its types (`serve::request`, `serve::respond`) are what the ones below speak in.
-    ("serve", &["edge", "explain", "identity", "pool", "stepup"]),
-    ("explain", &["serve"]),
-    ("edge", &["explain", "identity", "joint", "pool", "serve", "stepup"]),
-    ("stepup", &["edge", "identity", "joint", "mail", "serve", "store", "webhook"]),
+    ("serve", &["edge", "explain", "identity", "pool", "signals", "stepup"]),
+    ("explain", &["serve", "signals"]),
+    ("edge", &["explain", "identity", "joint", "pool", "serve", "signals", "stepup"]),
+    ("stepup", &["edge", "identity", "joint", "mail", "serve", "signals", "store", "webhook"]),
+    ("signals", &["store"]),
     ("joint", &["serve"]),
     ("health", &["pool"]),
     // Whom others vouch for; it decides about no request.

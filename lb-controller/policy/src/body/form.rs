@@ -5,15 +5,15 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::pointer::mistakable;
+use super::pointer::{folded, mistakable};
 use super::{BodyError, Found, Pointer};
 use crate::path::hex_pair;
 
 /// The fields by decoded name.
-pub(super) type Fields = BTreeMap<String, String>;
+pub(crate) type Fields = BTreeMap<String, String>;
 
 /// Reads all fields; a name that comes twice is an error, since backends differ on which of the two counts.
-pub(super) fn parse(bytes: &[u8]) -> Result<Fields, BodyError> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Fields, BodyError> {
     let mut fields = Fields::new();
     let mut offset_bytes = 0;
     for pair in bytes.split(|byte| *byte == b'&') {
@@ -37,16 +37,32 @@ pub(super) fn find<'a>(fields: &'a Fields, pointer: &Pointer) -> Result<Found<'a
     let [name] = pointer.segments() else {
         return Ok(Found::Nothing);
     };
-    // `amount[]` and `amount[0]` overwrite `amount` in some frameworks, `order.id` and `order id` are `order_id` in PHP.
-    let stem = |field: &str| field.split('[').next().unwrap_or(field).trim_start().replace(['.', ' '], "_");
-    let ambiguous = |field: &&String| {
-        *field != name
-            && (mistakable(field, name) || stem(field) == stem(name) || mistakable(&stem(field), &stem(name)))
-    };
-    if fields.keys().any(|field| ambiguous(&field)) {
-        return Err(BodyError::AmbiguousName { pointer: pointer.text().into() });
+    match named(fields, name) {
+        Ok(text) => Ok(text.map_or(Found::Nothing, |text| Found::FormText(Cow::Borrowed(text)))),
+        Err(Ambiguous) => Err(BodyError::AmbiguousName { pointer: pointer.text().into() }),
     }
-    Ok(fields.get(name).map_or(Found::Nothing, |text| Found::FormText(Cow::Borrowed(text))))
+}
+
+/// There is a name that some backends take for the one that is looked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Ambiguous;
+
+/// The field of this name.
+pub(crate) fn named<'a>(fields: &'a Fields, name: &str) -> Result<Option<&'a str>, Ambiguous> {
+    if fields.keys().any(|field| field != name && may_stand_for(field, name)) {
+        return Err(Ambiguous);
+    }
+    Ok(fields.get(name).map(String::as_str))
+}
+
+/// `amount[]` and `amount[0]` overwrite `amount` in some frameworks, `order.id` and `order id` are `order_id` in PHP.
+pub(super) fn may_stand_for(field: &str, name: &str) -> bool {
+    mistakable(field, name) || folded(stem(field)).eq(folded(stem(name)))
+}
+
+fn stem(field: &str) -> impl Iterator<Item = char> {
+    let end = field.find('[').unwrap_or(field.len());
+    field[..end].trim_start().chars().map(|char| if matches!(char, '.' | ' ') { '_' } else { char })
 }
 
 /// `+` is a space, `%XX` a byte; what browsers always escape must be escaped.

@@ -52,10 +52,12 @@ fn unescape(segment: &str) -> Option<String> {
 /// Whether a case-insensitive reader takes `written` for `name` although they differ (Go's `encoding/json` does, with
 /// the long s and the Kelvin sign folded too).
 pub(super) fn mistakable(written: &str, name: &str) -> bool {
-    let fold = |text: &str| text.to_uppercase().to_lowercase();
-    // The long s and the Kelvin sign are the only letters beyond ASCII that fold into it, so names of other lengths in
-    // characters never fold together; comparing that first keeps large bodies cheap.
-    written != name && written.chars().count() == name.chars().count() && fold(written) == fold(name)
+    written != name && folded(written.chars()).eq(folded(name.chars()))
+}
+
+/// Without a difference between capital and small letters.
+pub(super) fn folded<I: Iterator<Item = char>>(chars: I) -> impl Iterator<Item = char> {
+    chars.flat_map(char::to_uppercase).flat_map(char::to_lowercase)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@ use super::*;
 
 fn needs(pointer: &str, kind: BodyFactKind) -> BodyNeeds {
     let fact = BodyFact { slot: BodySlot(0), pointer: Pointer::parse(pointer).unwrap(), kind };
-    BodyNeeds { max_bytes: 64, facts: alloc::vec![Arc::new(fact)] }
+    BodyNeeds { max_bytes: 64, facts: alloc::vec![Arc::new(fact)], graphql: false }
 }
 
 #[test]

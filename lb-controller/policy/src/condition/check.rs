@@ -8,27 +8,22 @@ use alloc::vec::Vec;
 use cel::common::ast::{CallExpr, Expr, IdedExpr, operators};
 
 use super::parse::Syntax;
-use super::{Comparison, ConditionError, NamedBodyFact, NumberTerm, Test, TextRelation, TextTerm};
+use super::{Comparison, ConditionError, Names, Networks, NumberTerm, Test, TextRelation, TextTerm};
 use crate::decimal::Decimal;
 use crate::network::Network;
 use crate::rule::Span;
-use crate::signal::{FactRef, Kind};
+use crate::signal::{FactRef, Kind, QUERY};
 
+mod function;
 mod literal;
 mod name;
 
 /// A list in a condition has at most this many entries: membership is a walk along it.
 const MAX_LIST: usize = 256;
 
-/// The functions a condition may call, for "did you mean".
-const FUNCTIONS: &[&str] = &["startsWith", "endsWith", "contains", "size", "has", "cidr"];
-
 /// Checks a parsed condition. Returns its test and the facts that it names.
-pub(super) fn check(
-    syntax: &Syntax<'_>,
-    body_facts: &[NamedBodyFact],
-) -> Result<(Test, Vec<FactRef>), Vec<ConditionError>> {
-    let mut checker = Checker { syntax, body_facts, facts: Vec::new(), errors: Vec::new() };
+pub(super) fn check(syntax: &Syntax<'_>, names: Names<'_>) -> Result<(Test, Vec<FactRef>), Vec<ConditionError>> {
+    let mut checker = Checker { syntax, names, entry: None, facts: Vec::new(), errors: Vec::new() };
     match checker.test(&syntax.root) {
         Some(test) if checker.errors.is_empty() => Ok((test, checker.facts)),
         _ => Err(checker.errors),
@@ -40,19 +35,24 @@ enum Checked {
     Test(Test),
     Number(NumberTerm),
     Text(TextTerm),
+    /// In seconds.
+    Duration(NumberTerm),
+    Threat(FactRef),
     Address(FactRef),
     TextList(FactRef),
     Headers,
     Numbers(Vec<Decimal>),
     Texts(Vec<Box<str>>),
-    Networks(Vec<Network>),
+    Networks(Networks),
     EmptyList,
 }
 
 /// Methods return `None` once they have put their complaint into `errors`.
 struct Checker<'a> {
     syntax: &'a Syntax<'a>,
-    body_facts: &'a [NamedBodyFact],
+    names: Names<'a>,
+    /// What `exists` calls the entry at hand.
+    entry: Option<String>,
     facts: Vec<FactRef>,
     errors: Vec<ConditionError>,
 }
@@ -75,9 +75,7 @@ impl Checker<'_> {
             Expr::Ident(_) | Expr::Select(_) => self.name(part),
             Expr::List(list) => self.list(part, &list.elements),
             Expr::Call(call) => self.call(part, call),
-            Expr::Comprehension(_) => {
-                self.complain(part, "`exists`, `all`, `map` and `filter` are not available".into(), None)
-            }
+            Expr::Comprehension(comprehension) => self.exists(part, comprehension),
             Expr::Map(_) | Expr::Struct(_) => self.complain(part, "maps and messages are not available".into(), None),
             Expr::Unspecified => self.complain(part, "the condition is not complete".into(), None),
         }
@@ -90,18 +88,11 @@ impl Checker<'_> {
                 self.test(test).map(|test| Checked::Test(Test::Not(Box::new(test))))
             }
             (operators::IN, None, [item, list]) => self.membership(part, item, list),
-            (operators::INDEX, None, [headers, name]) => self.header(part, headers, name),
-            ("size", None, [sized]) => self.size(sized),
-            ("size", Some(sized), []) => self.size(sized),
-            ("cidr", None, [network]) => self.network(network),
+            (operators::INDEX, None, [indexed, name]) => self.indexed(part, indexed, name),
             (name, None, [left, right]) if comparison_of(name).is_some() => {
                 self.compare(part, left, comparison_of(name)?, right)
             }
-            (name, Some(target), [argument]) if text_relation_of(name).is_some() => {
-                let (target, argument) = (self.text(target), self.text(argument));
-                Some(Checked::Test(Test::Texts(target?, text_relation_of(name)?, argument?)))
-            }
-            _ => self.refuse_call(part, call),
+            _ => self.function(part, call),
         }
     }
 
@@ -138,7 +129,19 @@ impl Checker<'_> {
         let (left, right) = (self.checked(left_part), self.checked(right_part));
         let equality = matches!(comparison, Comparison::Equal | Comparison::NotEqual);
         let test = match (left?, right?) {
-            (Checked::Number(left), Checked::Number(right)) => Test::Numbers(left, comparison, right),
+            (Checked::Number(left), Checked::Number(right)) | (Checked::Duration(left), Checked::Duration(right)) => {
+                Test::Numbers(left, comparison, right)
+            }
+            (Checked::Threat(fact), Checked::Text(TextTerm::Literal(name))) => {
+                Test::Numbers(NumberTerm::Fact(fact), comparison, self.threat_level(right_part, &name)?)
+            }
+            (Checked::Text(TextTerm::Literal(name)), Checked::Threat(fact)) => {
+                Test::Numbers(self.threat_level(left_part, &name)?, comparison, NumberTerm::Fact(fact))
+            }
+            (Checked::Duration(_), Checked::Number(_)) | (Checked::Number(_), Checked::Duration(_)) => {
+                let help = "write the span as `duration(\"8h\")`";
+                return self.complain(part, "a duration is compared with a duration".into(), Some(help.into()));
+            }
             (Checked::Text(left), Checked::Text(right)) if comparison == Comparison::Equal => {
                 Test::Texts(left, TextRelation::Equal, right)
             }
@@ -156,7 +159,7 @@ impl Checker<'_> {
                 return self.complain(part, "an address is compared with `in` only".into(), Some(help.into()));
             }
             (left, right) if !equality && left.described() == right.described() => {
-                let message = format!("only numbers have an order; this is {}", left.described());
+                let message = format!("only numbers and durations have an order; this is {}", left.described());
                 return self.complain(part, message, None);
             }
             (left, right) => {
@@ -173,8 +176,13 @@ impl Checker<'_> {
             (Checked::Text(text), Checked::TextList(list)) => Test::TextInFact(text, list),
             (Checked::Text(text), Checked::Texts(list)) => Test::TextIn(text, list),
             (Checked::Text(TextTerm::Literal(name)), Checked::Headers) => Test::Present(self.header_fact(&name)),
+            (Checked::Text(TextTerm::Literal(name)), Checked::Text(TextTerm::Fact(FactRef::Signal(signal))))
+                if signal.name == QUERY =>
+            {
+                Test::Present(self.query_parameter(&name))
+            }
             (Checked::Number(number), Checked::Numbers(list)) => Test::NumberIn(number, list),
-            (Checked::Address(address), Checked::Networks(networks)) => Test::AddressIn(address, networks),
+            (Checked::Address(address), Checked::Networks(networks)) => Test::AddressIn(address, Box::new(networks)),
             (Checked::Address(_), Checked::Texts(_) | Checked::Text(_)) => {
                 let help = "write `client.address in cidr(\"192.0.2.0/24\")`";
                 return self.complain(list_part, "an address is looked up in `cidr(…)`".into(), Some(help.into()));
@@ -190,55 +198,6 @@ impl Checker<'_> {
             }
         };
         Some(Checked::Test(test))
-    }
-
-    fn text(&mut self, part: &IdedExpr) -> Option<TextTerm> {
-        match self.checked(part)? {
-            Checked::Text(text) => Some(text),
-            other => self.complain(part, format!("this is {}, where a text is needed", other.described()), None),
-        }
-    }
-
-    fn size(&mut self, part: &IdedExpr) -> Option<Checked> {
-        match self.checked(part)? {
-            Checked::Text(TextTerm::Fact(fact)) | Checked::TextList(fact) => {
-                Some(Checked::Number(NumberTerm::SizeOf(fact)))
-            }
-            other => {
-                let message = format!("`size` takes a fact that is a text or a list; this is {}", other.described());
-                self.complain(part, message, None)
-            }
-        }
-    }
-
-    fn refuse_call(&mut self, part: &IdedExpr, call: &CallExpr) -> Option<Checked> {
-        let name = call.func_name.as_str();
-        match name {
-            operators::ADD
-            | operators::SUBSTRACT
-            | operators::MULTIPLY
-            | operators::DIVIDE
-            | operators::MODULO
-            | operators::NEGATE => self.complain(part, "conditions do not calculate".into(), None),
-            operators::CONDITIONAL => {
-                let help = "write `(a && b) || (!a && c)`";
-                self.complain(part, "`a ? b : c` is not available".into(), Some(help.into()))
-            }
-            _ if FUNCTIONS.contains(&name) => {
-                let usage = match name {
-                    "cidr" => "cidr(\"10.0.0.0/8\")".to_string(),
-                    "size" => "size(request.query)".to_string(),
-                    "has" => "has(body.amount)".to_string(),
-                    _ => format!("request.path.{name}(\"…\")"),
-                };
-                self.complain(part, format!("`{name}` is used like this: `{usage}`"), None)
-            }
-            _ => {
-                let help = crate::suggest::closest_name(name, FUNCTIONS.iter().copied())
-                    .map_or_else(|| format!("the functions are {}", FUNCTIONS.join(", ")), did_you_mean);
-                self.complain(part, format!("there is no function `{name}`"), Some(help))
-            }
-        }
     }
 
     fn remember(&mut self, fact: &FactRef) {
@@ -274,21 +233,14 @@ fn comparison_of(operator: &str) -> Option<Comparison> {
     })
 }
 
-fn text_relation_of(function: &str) -> Option<TextRelation> {
-    Some(match function {
-        "startsWith" => TextRelation::StartsWith,
-        "endsWith" => TextRelation::EndsWith,
-        "contains" => TextRelation::Contains,
-        _ => return None,
-    })
-}
-
 impl Checked {
     fn of_fact(fact: FactRef) -> Checked {
         match fact.kind() {
             Kind::Boolean => Checked::Test(Test::Fact(fact)),
             Kind::Text => Checked::Text(TextTerm::Fact(fact)),
             Kind::Number => Checked::Number(NumberTerm::Fact(fact)),
+            Kind::Duration => Checked::Duration(NumberTerm::Fact(fact)),
+            Kind::Threat => Checked::Threat(fact),
             Kind::Address => Checked::Address(fact),
             Kind::TextList => Checked::TextList(fact),
         }
@@ -299,12 +251,14 @@ impl Checked {
         match self {
             Checked::Test(_) => Kind::Boolean.to_string(),
             Checked::Number(_) => Kind::Number.to_string(),
+            Checked::Duration(_) => Kind::Duration.to_string(),
+            Checked::Threat(_) => Kind::Threat.to_string(),
             Checked::Text(_) => Kind::Text.to_string(),
             Checked::Address(_) => Kind::Address.to_string(),
             Checked::TextList(_) | Checked::Texts(_) => Kind::TextList.to_string(),
             Checked::Headers => "all headers together".into(),
             Checked::Numbers(_) => "a list of numbers".into(),
-            Checked::Networks(_) => "an address block".into(),
+            Checked::Networks(_) => "a set of addresses".into(),
             Checked::EmptyList => "an empty list".into(),
         }
     }

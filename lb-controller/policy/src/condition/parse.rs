@@ -111,6 +111,9 @@ fn is_deeper_than(levels: usize, part: &IdedExpr) -> bool {
         }
         Expr::Select(select) => is_deeper_than(levels, &select.operand),
         Expr::List(list) => list.elements.iter().any(|element| is_deeper_than(levels, element)),
+        Expr::Comprehension(comprehension) => {
+            is_deeper_than(levels, &comprehension.iter_range) || is_deeper_than(levels, &comprehension.loop_step)
+        }
         // Everything else is refused without being looked into.
         _ => false,
     }

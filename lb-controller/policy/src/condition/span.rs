@@ -46,6 +46,13 @@ impl Syntax<'_> {
                     _ => {}
                 }
             }
+            Expr::Comprehension(comprehension) => {
+                cover(&comprehension.iter_range);
+                if let Expr::Call(step) = &comprehension.loop_step.expr {
+                    step.args.iter().skip(1).for_each(&mut cover);
+                }
+                end = self.after(end, ")");
+            }
             Expr::List(list) => {
                 list.elements.iter().for_each(&mut cover);
                 end = self.after(end, "]");

@@ -1,10 +1,18 @@
 use super::*;
 use crate::body::{BodyFactKind, BodyNeeds, BodySlot};
-use crate::facts::{ClientFacts, Everything, HeaderLookup, RequestFacts, SessionFacts};
+use crate::facts::{
+    CertificateFacts, ClientFacts, Everything, FailedLogins, HeaderLookup, ObservedFacts, RequestFacts, RouteFacts,
+    SessionFacts,
+};
 use crate::level::{Levels, Method, ProvedFactor};
+use crate::query_parameters::{NO_PARAMETERS, QueryParameters};
 use crate::rule::{BodyFactSource, BodySource, MatchSource, OutcomeSource, RequireSource, RuleSet, RuleSource};
+use crate::threat::ThreatLevel;
+use crate::vocabulary::RateName;
 use alloc::format;
 use alloc::vec;
+
+mod functions;
 
 /// `x-team` once, `x-twice` twice.
 #[derive(Debug)]
@@ -57,8 +65,30 @@ fn body_needs() -> BodyNeeds {
         }],
         &Levels::default(),
     );
-    let request = RequestFacts { method: "POST", host: "", path: "/", query: "", headers: &TwoHeaders };
+    let request = RequestFacts {
+        method: "POST",
+        host: "",
+        path: "/",
+        query: "",
+        parameters: &NO_PARAMETERS,
+        headers: &TwoHeaders,
+    };
     rules.unwrap().body_needs(&request).unwrap()
+}
+
+/// `sets.office` and `sets.empty`, the label `env` of routes, and two rates, the second for users only.
+fn vocabulary() -> Vocabulary {
+    let office = Arc::new([Network::parse("10.0.0.0/8").unwrap()].into_iter().collect());
+    let rate = |name: &str, needs_session| RateName { name: name.into(), needs_session };
+    Vocabulary {
+        prefix_sets: vec![("office".into(), office), ("empty".into(), Arc::default())],
+        route_labels: vec!["env".into(), "team".into()],
+        rates: vec![rate("exports", false), rate("refunds", true)],
+    }
+}
+
+pub(super) fn compile(text: &str) -> Result<Condition, Vec<ConditionError>> {
+    Condition::compile(text, Names { vocabulary: &vocabulary(), body: &body_facts() })
 }
 
 /// Judges `condition` on one refund request, with a session or without.
@@ -67,6 +97,9 @@ pub(super) fn evaluate(condition: &Condition, with_session: bool) -> Truth {
         body_needs().read(Some("application/json"), br#"{"amount":750.25,"currency":"EUR","express":true}"#).unwrap();
     let groups = ["staff".into(), "admins".into()];
     let factors = [ProvedFactor::ordinary(Method::Password, 900), ProvedFactor::ordinary(Method::Totp, 990)];
+    let countries = ["DE".into(), "FR".into()];
+    let names = ["laptop.corp.example".into()];
+    let certificate = CertificateFacts { subject: "CN=laptop", issuer: "CN=Corp", fingerprint: "ab12", names: &names };
     condition.evaluate(&Facts {
         now: 1000,
         levels: &Levels::default(),
@@ -75,19 +108,35 @@ pub(super) fn evaluate(condition: &Condition, with_session: bool) -> Truth {
             host: "shop.example",
             path: "/refunds/",
             query: "v=1",
+            parameters: &QueryParameters::parse("v=1"),
             headers: &TwoHeaders,
         },
-        client: ClientFacts { address: "::ffff:10.1.2.3".parse().unwrap() },
+        client: ClientFacts {
+            country: Some("DE"),
+            asn: Some(3320),
+            certificate: Some(certificate),
+            device_class: Some("desktop"),
+            ..ClientFacts::at("::ffff:10.1.2.3".parse().unwrap())
+        },
         session: with_session.then_some(SessionFacts {
             issuer: None,
             user: "alice",
             groups: &groups,
             factors: &factors,
+            begun_at: 0,
         }),
         proved_for_this_request: &[],
         provable: &Everything,
         body: &body,
-        route_is_public: false,
+        route: RouteFacts { is_public: false, labels: &[("env".into(), "production".into())] },
+        api_key: None,
+        observed: ObservedFacts {
+            threat: ThreatLevel::High,
+            rates: &[Some(21), with_session.then_some(2)],
+            failed_logins: FailedLogins { user: with_session.then_some(4), source: 2, device: None },
+            usual_countries: with_session.then_some(&countries),
+            impossible_travel: with_session.then_some(false),
+        },
     })
 }
 
@@ -142,7 +191,7 @@ fn a_condition_is_true_false_or_missing() {
         ("// the limit for refunds\n  body.amount > 500.00", True),
     ];
     for (text, expected) in rows {
-        let condition = Condition::compile(text, &body_facts()).unwrap_or_else(|errors| panic!("{text}: {errors:?}"));
+        let condition = compile(text).unwrap_or_else(|errors| panic!("{text}: {errors:?}"));
         assert_eq!(evaluate(&condition, true), expected, "{text}");
     }
 }
@@ -159,7 +208,7 @@ fn without_a_session_what_hangs_on_it_is_missing() {
         ("session.user == \"alice\" || body.amount > 1", True),
     ];
     for (text, expected) in rows {
-        let condition = Condition::compile(text, &body_facts()).unwrap();
+        let condition = compile(text).unwrap();
         assert!(condition.needs_session(), "{text}");
         assert_eq!(evaluate(&condition, false), expected, "{text}");
     }
@@ -185,7 +234,10 @@ fn every_mistake_is_shown_at_its_place() {
             )],
         ),
         ("body.amount > \"500\"", &[("body.amount > \"500\"", "cannot compare a number with a text", "")]),
-        ("body.currency < \"EUR\"", &[("body.currency < \"EUR\"", "only numbers have an order; this is a text", "")]),
+        (
+            "body.currency < \"EUR\"",
+            &[("body.currency < \"EUR\"", "only numbers and durations have an order; this is a text", "")],
+        ),
         (
             "body.amount",
             &[("body.amount", "this is a number, where a condition is needed", "compare it with something")],
@@ -198,8 +250,8 @@ fn every_mistake_is_shown_at_its_place() {
                 (
                     "bodi.x",
                     "there is no fact `bodi.x`",
-                    "the facts are request.method, request.host, request.path, request.query, client.address, session.user, \
-                     session.issuer, session.groups, session.level, request.headers, body.amount, body.currency, body.express, body.note",
+                    "facts begin with `request.`, `client.`, `session.`, `route.labels.`, `rate.`, `signals.`, `graphql.` or \
+                     `body.`, or are `threat`",
                 ),
             ],
         ),
@@ -228,18 +280,17 @@ fn every_mistake_is_shown_at_its_place() {
             &[("request.path.startWith(\"/a\")", "there is no function `startWith`", "did you mean `startsWith`?")],
         ),
         (
-            "request.path.matches(\"a+\")",
+            "request.path.lowerAscii() == \"a\"",
             &[(
-                "request.path.matches(\"a+\")",
-                "there is no function `matches`",
-                "the functions are startsWith, endsWith, contains, size, has, cidr",
+                "request.path.lowerAscii()",
+                "there is no function `lowerAscii`",
+                "the functions are startsWith, endsWith, contains, glob, matches, size, has, cidr, duration, exists, within",
             )],
         ),
         (
             "startsWith(\"/a\")",
             &[("startsWith(\"/a\")", "`startsWith` is used like this: `request.path.startsWith(\"…\")`", "")],
         ),
-        ("session.groups.exists(g, g == \"a\")", &[("(", "`exists`, `all`, `map` and `filter` are not available", "")]),
         ("body.amount * 2 > 5", &[("body.amount * 2", "conditions do not calculate", "")]),
         ("-body.amount > 5", &[("-body.amount", "conditions do not calculate", "")]),
         (
@@ -251,7 +302,10 @@ fn every_mistake_is_shown_at_its_place() {
         ("body.amount > 5u", &[("5u", "write the number without `u`", "")]),
         ("body.amount in []", &[("[]", "nothing is in an empty list", "")]),
         ("body.amount in [1, \"2\"]", &[("[1, \"2\"]", "a list holds values of one kind", "")]),
-        ("body.currency in [body.note]", &[("body.note", "a list holds numbers, texts or `cidr(…)` only", "")]),
+        (
+            "body.currency in [body.note]",
+            &[("body.note", "a list holds numbers, texts, `cidr(…)` or `sets.…` only", "")],
+        ),
         (
             "body.currency in \"EUR,USD\"",
             &[("\"EUR,USD\"", "`in` looks into lists", "to find a text inside another, write `….contains(…)`")],
@@ -264,7 +318,11 @@ fn every_mistake_is_shown_at_its_place() {
         ("request.headers[\"a b\"] == \"a\"", &[("\"a b\"", "no header has such a name", "")]),
         (
             "session.user[\"a\"] == \"a\"",
-            &[("session.user[\"a\"]", "only `request.headers[\"x-name\"]` is looked up this way", "")],
+            &[(
+                "session.user[\"a\"]",
+                "only `request.headers[\"x-name\"]` and `request.query[\"name\"]` are looked up this way",
+                "",
+            )],
         ),
         (
             "has(request.headers[\"a\"])",
@@ -289,7 +347,7 @@ fn every_mistake_is_shown_at_its_place() {
         ),
     ];
     for (text, expected) in rows {
-        let errors = Condition::compile(text, &body_facts()).expect_err(text);
+        let errors = compile(text).expect_err(text);
         let shown: Vec<_> = errors
             .iter()
             .map(|error| {
@@ -306,10 +364,10 @@ fn brackets_in_texts_and_comments_are_no_nesting() {
     for text in
         ["\"((((((((((((\" == body.note", "r'\\' == body.note // ((((((((((((", "'''((('\"(((((((''' == body.note"]
     {
-        assert!(Condition::compile(text, &body_facts()).is_ok(), "{text}");
+        assert!(compile(text).is_ok(), "{text}");
     }
     let hidden = ["r'\\' == ", &"(".repeat(20)].concat();
-    let errors = Condition::compile(&hidden, &body_facts()).unwrap_err();
+    let errors = compile(&hidden).unwrap_err();
     assert_eq!(errors[0].message, "brackets more than 8 deep");
 }
 
@@ -337,15 +395,12 @@ fn a_bomb_is_refused_or_fits_the_stack() {
     for (before, middle, after) in shapes {
         let times = 2000 / (before.len() + after.len());
         let text = [&before.repeat(times), middle, &after.repeat(times)].concat();
-        if let Ok(condition) = Condition::compile(&text, &body_facts()) {
+        if let Ok(condition) = compile(&text) {
             assert_eq!(evaluate(&condition, true), Truth::True, "{before}…{after}");
         }
     }
     let long = vec!["true"; 1000].join("&&");
-    assert_eq!(
-        Condition::compile(&long, &[]).unwrap_err()[0].message,
-        "the condition has 5998 bytes; at most 2048 are read"
-    );
+    assert_eq!(compile(&long).unwrap_err()[0].message, "the condition has 5998 bytes; at most 2048 are read");
     let list = format!("body.amount in [{}1]", "1,".repeat(256));
-    assert_eq!(Condition::compile(&list, &body_facts()).unwrap_err()[0].message, "257 entries; at most 256 are read");
+    assert_eq!(compile(&list).unwrap_err()[0].message, "257 entries; at most 256 are read");
 }

@@ -7,8 +7,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::body::BodyFacts;
 use crate::explain::Summary;
-use crate::facts::{ClientFacts, NoHeaders, ProvableFactors, RequestFacts, SessionFacts};
+use crate::facts::{
+    ApiKeyFacts, ClientFacts, NoHeaders, ObservedFacts, ProvableFactors, RequestFacts, RouteFacts, SessionFacts,
+};
 use crate::level::{Level, Levels, ProvableFactor, ProvedFactor, Strength};
+use crate::limit::{CountedBy, LimitSource};
+use crate::query_parameters::NO_PARAMETERS;
 use crate::rule::{MatchSource, OutcomeSource, RequireSource, RuleSource};
 
 const NOW: u64 = 100_000;
@@ -21,6 +25,8 @@ struct Request<'a> {
     /// The factors of the session, by age in seconds; `None`: no session.
     session: Option<&'a [(Method, u64)]>,
     proved_now: &'a [(Method, u64)],
+    /// It came with an API key.
+    has_api_key: bool,
 }
 
 /// What alice has.
@@ -53,6 +59,10 @@ fn deny(reason: &str) -> OutcomeSource {
     OutcomeSource::Deny { reason: reason.into() }
 }
 
+fn limit(requests: u64, per_seconds: u64) -> OutcomeSource {
+    OutcomeSource::Limit(LimitSource { requests, per_seconds, counted_by: CountedBy::User })
+}
+
 fn rules() -> Vec<RuleSource> {
     let when = |source: RuleSource, text: &str| RuleSource { when: Some(text.into()), ..source };
     vec![
@@ -68,6 +78,20 @@ fn rules() -> Vec<RuleSource> {
         rule("closed-z", "/closed/twice", deny("closed again")),
         rule("both-a", "/both", require(None, &["password"], Some(60), false)),
         rule("both-b", "/both", require(None, &["totp"], Some(60), false)),
+        rule("open", "/open/**", OutcomeSource::Allow),
+        when(rule("open-x", "/x-open", OutcomeSource::Allow), "request.headers[\"x\"] == \"1\""),
+        rule("open-admin", "/open/admin", require(Some(2), &[], None, false)),
+        rule("ends", "/ends/**", OutcomeSource::Revoke),
+        rule("ends-code", "/ends/code", require(None, &["totp"], None, false)),
+        rule("ends-closed", "/ends/closed", deny("closed")),
+        when(rule("ends-x", "/x-ends", OutcomeSource::Revoke), "request.headers[\"x\"] == \"1\""),
+        rule("new-key", "/api/**", OutcomeSource::RegenerateApiKey),
+        rule("new-key-b", "/api/ends", OutcomeSource::Revoke),
+        rule("few", "/few/**", limit(5, 60)),
+        rule("fewer", "/few/er", limit(1, 60)),
+        rule("few-code", "/few/code", require(None, &["totp"], None, false)),
+        when(rule("few-x", "/x-few", limit(5, 60)), "request.headers[\"x\"] == \"1\""),
+        when(rule("few-staff", "/staff-few", limit(5, 60)), "\"staff\" in session.groups"),
         when(rule("staff", "/staff", deny("staff only")), "!(\"staff\" in session.groups)"),
         when(rule("header", "/header", require(Some(2), &[], None, false)), "request.headers[\"x\"] == \"1\""),
         RuleSource {
@@ -88,18 +112,32 @@ fn decide(rules: &RuleSet, request: Request<'_>) -> Summary {
         ages.iter().map(|(method, age)| ProvedFactor::ordinary(*method, NOW.wrapping_sub(*age))).collect()
     };
     let session_factors = proofs(request.session.unwrap_or_default());
-    let session =
-        request.session.map(|_| SessionFacts { issuer: None, user: "alice", groups: &[], factors: &session_factors });
+    let session = request.session.map(|_| SessionFacts {
+        issuer: None,
+        user: "alice",
+        groups: &[],
+        factors: &session_factors,
+        begun_at: 0,
+    });
     Summary::from(rules.decide(&Facts {
         now: NOW,
         levels: &Levels::default(),
-        request: RequestFacts { method, host, path: &target[host.len()..], query: "", headers: &NoHeaders },
-        client: ClientFacts { address: [192, 0, 2, 1].into() },
+        request: RequestFacts {
+            method,
+            host,
+            path: &target[host.len()..],
+            query: "",
+            parameters: &NO_PARAMETERS,
+            headers: &NoHeaders,
+        },
+        client: ClientFacts::at([192, 0, 2, 1].into()),
         session,
         proved_for_this_request: &proofs(request.proved_now),
         provable: &PasswordAndCode,
         body: &BodyFacts::default(),
-        route_is_public: request.public,
+        route: RouteFacts { is_public: request.public, labels: &[] },
+        api_key: request.has_api_key.then_some(ApiKeyFacts { id: "key-1", made_at: NOW - 3600 }),
+        observed: ObservedFacts::default(),
     }))
 }
 
@@ -109,6 +147,14 @@ fn shown(summary: &Summary) -> String {
     match summary {
         Summary::Allow => "allow".into(),
         Summary::LogIn => "log in".into(),
+        Summary::AllowWithin(limits) => {
+            format!("allow within {}", joined(limits.iter().map(|limit| &*limit.rule).collect()))
+        }
+        Summary::Revoke(revocation) => format!("revoke {}", revocation.rule),
+        Summary::RegenerateApiKey(revocation) => format!("new key {}", revocation.rule),
+        Summary::Deny(Denial { rule, reason, revoked_by: Some(revoked_by) }) => {
+            format!("deny {rule}: {reason}, revoke {revoked_by}")
+        }
         Summary::Deny(denial) => format!("deny {}: {}", denial.rule, denial.reason),
         Summary::Challenge(challenge) => format!(
             "challenge {} by {}",
@@ -161,6 +207,25 @@ fn a_request_is_decided_by_all_rules_that_apply() {
         ("who is not logged in might be in the group", Request { line: "GET h/staff", public: true, ..Default::default() }, "log in"),
         ("a missing fact challenges", Request { line: "GET h/header", session: fresh, ..Default::default() }, "challenge header by totp"),
         ("a missing fact skips where the rule says so", Request { line: "GET h/skip", session: fresh, ..Default::default() }, "allow"),
+        ("an allowed path needs no session", Request { line: "GET h/open", ..Default::default() }, "allow"),
+        ("what is allowed cancels no requirement", Request { line: "GET h/open/admin", ..Default::default() }, "log in"),
+        ("what is allowed cancels no requirement of a session", Request { line: "GET h/open/admin", session: fresh, ..Default::default() }, "challenge open-admin by totp"),
+        ("a missing fact allows nothing", Request { line: "GET h/x-open", ..Default::default() }, "log in"),
+        ("sessions are ended", Request { line: "GET h/ends", session: fresh, ..Default::default() }, "revoke ends"),
+        ("sessions are ended before more is asked", Request { line: "GET h/ends/code", session: fresh, ..Default::default() }, "revoke ends"),
+        ("a denial outweighs, and they end all the same", Request { line: "GET h/ends/closed", session: fresh, ..Default::default() }, "deny ends-closed: closed, revoke ends"),
+        ("without a session there is none to end", Request { line: "GET h/ends", public: true, ..Default::default() }, "allow"),
+        ("a missing fact ends no session, and lets nothing in", Request { line: "GET h/x-ends", session: fresh, ..Default::default() }, "deny ends-x: a fact that it judges by is missing"),
+        ("a key must be made anew", Request { line: "GET h/api", session: fresh, has_api_key: true, ..Default::default() }, "new key new-key"),
+        ("who came without a key has none to make anew", Request { line: "GET h/api", session: fresh, ..Default::default() }, "allow"),
+        ("an ended session outweighs a key", Request { line: "GET h/api/ends", session: fresh, has_api_key: true, ..Default::default() }, "revoke new-key-b"),
+        ("a limit", Request { line: "GET h/few", session: fresh, ..Default::default() }, "allow within few"),
+        ("all limits, in the order of their rules", Request { line: "GET h/few/er", session: fresh, ..Default::default() }, "allow within few+fewer"),
+        ("a limit needs no session by itself", Request { line: "GET h/few", public: true, ..Default::default() }, "allow within few"),
+        ("who must log in first spends no limit", Request { line: "GET h/few", ..Default::default() }, "log in"),
+        ("who must prove more spends no limit", Request { line: "GET h/few/code", session: fresh, ..Default::default() }, "challenge few-code by totp"),
+        ("a missing fact limits", Request { line: "GET h/x-few", session: fresh, ..Default::default() }, "allow within few-x"),
+        ("a limit asks nobody to log in", Request { line: "GET h/staff-few", public: true, ..Default::default() }, "allow within few-staff"),
         ("a missing fact denies where the rule says so", Request { line: "GET h/deny", session: fresh, ..Default::default() }, "deny header-deny: a fact that it judges by is missing"),
     ];
     for (name, request, expected) in rows {
@@ -182,6 +247,12 @@ fn any_request_line() -> impl Strategy<Value = String> {
         "staff",
         "header",
         "x",
+        "open",
+        "ends",
+        "code",
+        "api",
+        "few",
+        "er",
     ]);
     (proptest::sample::select(vec!["GET", "HEAD", "POST", "BREW"]), proptest::collection::vec(segment, 0..3))
         .prop_map(|(method, segments)| format!("{method} h/{}", segments.join("/")))
@@ -200,8 +271,9 @@ proptest! {
         public: bool,
         session in proptest::option::of(any_proofs()),
         proved_now in any_proofs(),
+        has_api_key: bool,
     ) {
-        let request = Request { line: &line, public, session: session.as_deref(), proved_now: &proved_now };
+        let request = Request { line: &line, public, session: session.as_deref(), proved_now: &proved_now, has_api_key };
         let in_order = decide(&RuleSet::compile(&rules(), &Levels::default()).unwrap(), request);
         prop_assert_eq!(decide(&RuleSet::compile(&shuffled, &Levels::default()).unwrap(), request), in_order);
     }
@@ -213,9 +285,12 @@ proptest! {
         if let Summary::Challenge(challenge) = decide(&rules, request) {
             prop_assert!(!challenge.methods().is_empty());
             let proved: Vec<(Method, u64)> = challenge.methods().iter().map(|method| (*method, 0)).collect();
-            prop_assert_eq!(decide(&rules, Request { proved_now: &proved, ..request }), Summary::Allow);
+            let is_allowed = |decided| matches!(decided, Summary::Allow | Summary::AllowWithin(_));
+            let after_all = decide(&rules, Request { proved_now: &proved, ..request });
+            prop_assert!(is_allowed(after_all));
             // And one proof fewer does not.
-            prop_assert_ne!(decide(&rules, Request { proved_now: &proved[1..], ..request }), Summary::Allow);
+            let after_fewer = decide(&rules, Request { proved_now: &proved[1..], ..request });
+            prop_assert!(!is_allowed(after_fewer));
         }
     }
 }
@@ -274,13 +349,22 @@ fn a_challenge_offers_every_smallest_set_of_what_the_user_has_and_no_other() {
     let facts = Facts {
         now: NOW,
         levels: &levels,
-        request: RequestFacts { method: "GET", host: "h", path: "/", query: "", headers: &NoHeaders },
-        client: ClientFacts { address: [192, 0, 2, 1].into() },
+        request: RequestFacts {
+            method: "GET",
+            host: "h",
+            path: "/",
+            query: "",
+            parameters: &NO_PARAMETERS,
+            headers: &NoHeaders,
+        },
+        client: ClientFacts::at([192, 0, 2, 1].into()),
         session: None,
         proved_for_this_request: &[],
         provable: &PasswordAndCode,
         body: &body,
-        route_is_public: false,
+        route: RouteFacts::default(),
+        api_key: None,
+        observed: ObservedFacts::default(),
     };
     for (name, requirements, provable, ways) in rows {
         let requirements: Vec<&Requirement> = requirements.iter().collect();

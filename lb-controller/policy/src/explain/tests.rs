@@ -2,8 +2,9 @@ use alloc::vec;
 
 use super::*;
 use crate::body::BodyFactKind;
-use crate::facts::{ClientFacts, Everything, NoHeaders, RequestFacts, SessionFacts};
+use crate::facts::{ClientFacts, Everything, NoHeaders, ObservedFacts, RequestFacts, RouteFacts, SessionFacts};
 use crate::level::Levels;
+use crate::query_parameters::NO_PARAMETERS;
 use crate::rule::{BodyFactSource, BodySource, MatchSource, OutcomeSource, RequireSource, RuleSource};
 
 fn refund_rule(id: &str, matches: MatchSource) -> RuleSource {
@@ -44,20 +45,28 @@ fn an_explanation_names_rule_facts_requirement_and_what_was_had() {
         &Levels::default(),
     )
     .unwrap();
-    let request =
-        RequestFacts { method: "POST", host: "shop.example", path: "/refunds", query: "", headers: &NoHeaders };
+    let request = RequestFacts {
+        method: "POST",
+        host: "shop.example",
+        path: "/refunds",
+        query: "",
+        parameters: &NO_PARAMETERS,
+        headers: &NoHeaders,
+    };
     let body = rules.body_needs(&request).unwrap().read(Some("application/json"), b"{\"amount\":750.00}").unwrap();
     let factors = [ProvedFactor::ordinary(Method::Password, 1000), ProvedFactor::ordinary(Method::Totp, 600)];
     let explanation = rules.explain(&Facts {
         now: 1060,
         levels: &Levels::default(),
         request,
-        client: ClientFacts { address: [192, 0, 2, 1].into() },
-        session: Some(SessionFacts { issuer: None, user: "alice", groups: &[], factors: &factors }),
+        client: ClientFacts::at([192, 0, 2, 1].into()),
+        session: Some(SessionFacts { issuer: None, user: "alice", groups: &[], factors: &factors, begun_at: 0 }),
         proved_for_this_request: &[],
         provable: &Everything,
         body: &body,
-        route_is_public: false,
+        route: RouteFacts::default(),
+        api_key: None,
+        observed: ObservedFacts::default(),
     });
 
     let requirement = Requirement { methods: vec![Method::Totp], max_age_seconds: Some(300), ..Requirement::default() };

@@ -1,5 +1,6 @@
 //! Rules as written to rules as judged, with every mistake reported.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -7,20 +8,25 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::pattern::{HostPattern, METHODS, Matcher, MethodSet, PathPattern, PatternError};
-use super::{BodyRead, BodySource, Field, MatchSource, OnMissing, Outcome, OutcomeSource, RequireSource};
+use super::{About, BodyRead, BodySource, Field, MatchSource, OnMissing, Outcome, OutcomeSource, RequireSource};
 use super::{Rule, RuleError, RuleSource, Span};
 use crate::body::{BodyFact, BodyFactKind, BodySlot, DEFAULT_MAX_BYTES, Pointer};
-use crate::condition::{Condition, NamedBodyFact};
+use crate::condition::{Condition, NamedBodyFact, Names};
 use crate::decide::Requirement;
 use crate::level::{Level, Levels, Method};
 use crate::signal::FactRef;
 use crate::suggest::closest_name;
+use crate::vocabulary::Vocabulary;
 
 /// Bodies that rules look into are held in memory whole.
 const MOST_BODY_BYTES: u64 = 1024 * 1024;
 
-pub(super) fn compile(sources: &[RuleSource], levels: &Levels) -> Result<Vec<Rule>, Vec<RuleError>> {
-    let mut compiler = Compiler { highest_level: levels.highest(), ..Compiler::default() };
+pub(super) fn compile(
+    sources: &[RuleSource],
+    levels: &Levels,
+    vocabulary: &Vocabulary,
+) -> Result<Vec<Rule>, Vec<RuleError>> {
+    let mut compiler = Compiler { highest_level: levels.highest(), ..Compiler::new(vocabulary) };
     let mut rules = Vec::with_capacity(sources.len());
     for (index, source) in sources.iter().enumerate() {
         compiler.index = index;
@@ -31,8 +37,15 @@ pub(super) fn compile(sources: &[RuleSource], levels: &Levels) -> Result<Vec<Rul
     if compiler.errors.is_empty() { Ok(rules) } else { Err(compiler.errors) }
 }
 
-#[derive(Default)]
-struct Compiler {
+/// Compiles what says which requests something is about.
+pub(super) fn matcher(source: &MatchSource) -> Result<Matcher, Vec<RuleError>> {
+    let vocabulary = Vocabulary::default();
+    let mut compiler = Compiler::new(&vocabulary);
+    compiler.matcher(source).ok_or(compiler.errors)
+}
+
+struct Compiler<'v> {
+    vocabulary: &'v Vocabulary,
     highest_level: Level,
     /// The rule at hand.
     index: usize,
@@ -43,19 +56,33 @@ struct Compiler {
     body_facts: Vec<Arc<BodyFact>>,
 }
 
-impl Compiler {
+impl<'v> Compiler<'v> {
+    fn new(vocabulary: &'v Vocabulary) -> Compiler<'v> {
+        Compiler {
+            vocabulary,
+            highest_level: Level::default(),
+            index: 0,
+            rule: String::new(),
+            ids: BTreeSet::new(),
+            errors: Vec::new(),
+            body_facts: Vec::new(),
+        }
+    }
+
     fn rule(&mut self, source: &RuleSource) -> Option<Rule> {
         // Every part is compiled before any is asked for, so that all mistakes come to light at once.
         let matcher = self.matcher(&source.matches);
         let (body, named_facts) = source.body.as_ref().map(|body| self.body(body)).unzip();
         let condition = source.when.as_ref().map(|text| self.condition(text, &named_facts.unwrap_or_default()));
-        let outcome = self.outcome(&source.outcome);
+        let outcome = self.outcome(source);
         let on_missing = self.on_missing(source.on_missing, &source.outcome);
         let condition = match condition {
             None => None,
             Some(compiled) => Some(compiled?),
         };
-        Some(Rule { id: source.id.as_str().into(), matcher: matcher?, body, condition, outcome: outcome?, on_missing })
+        let body = body_read(body, condition.as_ref());
+        let about = Box::new(About { id: source.id.as_str().into(), matcher: matcher?, body });
+        Some(Rule { condition, outcome: outcome?, on_missing, about })
     }
 
     fn check_id(&mut self, id: &str) {
@@ -122,7 +149,7 @@ impl Compiler {
                 Err(message) => self.complain(Field::BodyFactPointer(index), message.into(), None),
             }
         }
-        (BodyRead { max_bytes, facts }, named)
+        (BodyRead { max_bytes, facts, graphql: false }, named)
     }
 
     fn intern(&mut self, pointer: Pointer, kind: BodyFactKind) -> Arc<BodyFact> {
@@ -136,7 +163,7 @@ impl Compiler {
     }
 
     fn condition(&mut self, text: &str, body_facts: &[NamedBodyFact]) -> Option<Condition> {
-        match Condition::compile(text, body_facts) {
+        match Condition::compile(text, Names { vocabulary: self.vocabulary, body: body_facts }) {
             Ok(condition) => Some(condition),
             Err(errors) => {
                 for error in errors {
@@ -147,10 +174,20 @@ impl Compiler {
         }
     }
 
-    fn outcome(&mut self, source: &OutcomeSource) -> Option<Outcome> {
-        match source {
+    fn outcome(&mut self, source: &RuleSource) -> Option<Outcome> {
+        match &source.outcome {
+            OutcomeSource::Allow => Some(Outcome::Allow),
             OutcomeSource::Deny { reason } => Some(Outcome::Deny { reason: reason.clone() }),
             OutcomeSource::Require(require) => self.requirement(require).map(Outcome::Require),
+            OutcomeSource::Revoke => Some(Outcome::Revoke),
+            OutcomeSource::RegenerateApiKey => Some(Outcome::RegenerateApiKey),
+            OutcomeSource::Limit(limit) => match limit.compile(source.id.as_str().into()) {
+                Ok(limit) => Some(Outcome::Limit(limit)),
+                Err(message) => {
+                    self.complain(Field::Limit, message, None);
+                    None
+                }
+            },
         }
     }
 
@@ -191,19 +228,22 @@ impl Compiler {
     }
 
     fn on_missing(&mut self, source: Option<OnMissing>, outcome: &OutcomeSource) -> OnMissing {
-        match (source, outcome) {
-            (None, OutcomeSource::Require(_)) => OnMissing::Challenge,
-            (None, OutcomeSource::Deny { .. }) => OnMissing::Deny,
-            (Some(OnMissing::Challenge), OutcomeSource::Deny { .. }) => {
-                let help = "write `deny` or `skip`";
-                self.complain(
-                    Field::OnMissing,
-                    "a rule that denies has no challenge to make".into(),
-                    Some(help.into()),
-                );
-                OnMissing::Deny
+        let default = match outcome {
+            OutcomeSource::Require(_) | OutcomeSource::Limit(_) => OnMissing::Challenge,
+            OutcomeSource::Allow => OnMissing::Skip,
+            OutcomeSource::Deny { .. } | OutcomeSource::Revoke | OutcomeSource::RegenerateApiKey => OnMissing::Deny,
+        };
+        match source {
+            Some(OnMissing::Challenge) if default != OnMissing::Challenge => {
+                let message = match outcome {
+                    OutcomeSource::Allow => "a rule that allows must know that it applies",
+                    OutcomeSource::Deny { .. } => "a rule that denies has no challenge to make",
+                    _ => "nothing is taken away for what is not known",
+                };
+                self.complain(Field::OnMissing, message.into(), Some("write `deny` or `skip`".into()));
+                default
             }
-            (Some(on_missing), _) => on_missing,
+            chosen => chosen.unwrap_or(default),
         }
     }
 
@@ -228,6 +268,15 @@ impl Compiler {
     fn complain_at(&mut self, field: Field, span: Option<Span>, message: String, help: Option<String>) {
         self.errors.push(RuleError { index: self.index, rule: self.rule.clone(), field, span, message, help });
     }
+}
+
+/// What the rule reads from bodies, which a condition may widen: one that names a GraphQL fact has them read as such.
+fn body_read(declared: Option<BodyRead>, condition: Option<&Condition>) -> Option<BodyRead> {
+    if !condition.is_some_and(Condition::reads_graphql) {
+        return declared;
+    }
+    let declared = declared.unwrap_or(BodyRead { max_bytes: DEFAULT_MAX_BYTES, facts: Vec::new(), graphql: true });
+    Some(BodyRead { graphql: true, ..declared })
 }
 
 fn is_identifier(name: &str) -> bool {

@@ -39,6 +39,7 @@ pub enum Field {
     RequireLevel,
     RequireMethod(usize),
     RequireMaxAge,
+    Limit,
     OnMissing,
 }
 
@@ -58,6 +59,7 @@ impl fmt::Display for Field {
             Field::RequireLevel => f.write_str("require.level"),
             Field::RequireMethod(index) => write!(f, "require.methods[{index}]"),
             Field::RequireMaxAge => f.write_str("require.max_age"),
+            Field::Limit => f.write_str("limit"),
             Field::OnMissing => f.write_str("on_missing"),
         }
     }

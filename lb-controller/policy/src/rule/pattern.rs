@@ -11,7 +11,7 @@ use crate::path::hex_pair;
 pub(crate) const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// The compiled form of [`crate::MatchSource`]. An empty list matches everything.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Matcher {
     pub(crate) hosts: Vec<HostPattern>,
     pub(crate) methods: MethodSet,

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::facts::NoHeaders;
+use crate::query_parameters::NO_PARAMETERS;
 
 fn rule(id: &str) -> RuleSource {
     let require = RequireSource { level: Some(1), ..RequireSource::default() };
@@ -109,7 +110,14 @@ fn a_body_is_read_only_for_rules_that_are_about_the_request() {
     .unwrap();
     let rows = [("/", None), ("/a", Some((65_536, 1))), ("/a/b", Some((100_000, 2)))];
     for (path, expected) in rows {
-        let request = RequestFacts { method: "POST", host: "h", path, query: "", headers: &NoHeaders };
+        let request = RequestFacts {
+            method: "POST",
+            host: "h",
+            path,
+            query: "",
+            parameters: &NO_PARAMETERS,
+            headers: &NoHeaders,
+        };
         let needs = rules.body_needs(&request);
         assert_eq!(needs.map(|needs| (needs.max_bytes, needs.facts.len())), expected, "{path}");
     }
@@ -145,16 +153,15 @@ proptest! {
             .collect();
         let rules = RuleSet::compile(&sources, &Levels::default()).unwrap();
         let path = format!("/{}", segments.join("/"));
-        let request = RequestFacts { method, host, path: &path, query: "", headers: &NoHeaders };
+        let request = RequestFacts { method, host, path: &path, query: "", parameters: &NO_PARAMETERS, headers: &NoHeaders };
         let mut found: Vec<String> = Vec::new();
-        rules.for_each_candidate(&request, &mut |rule| found.push(rule.id.to_string()));
+        rules.for_each_candidate(&request, &mut |rule| found.push(rule.about.id.to_string()));
         found.sort();
-        found.dedup();
         let matcher_of = |rule: &Rule| {
-            rule.matcher.matches_host(host) && rule.matcher.matches_path(&path) && rule.matcher.matches_method(method)
+            rule.about.matcher.matches_host(host) && rule.about.matcher.matches_path(&path) && rule.about.matcher.matches_method(method)
         };
         let tried: Vec<String> =
-            rules.rules().iter().filter(|rule| matcher_of(rule)).map(|rule| rule.id.to_string()).collect();
+            rules.rules().iter().filter(|rule| matcher_of(rule)).map(|rule| rule.about.id.to_string()).collect();
         prop_assert_eq!(found, tried);
     }
 }

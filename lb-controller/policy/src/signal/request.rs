@@ -1,32 +1,15 @@
 //! What the client asks for.
 
-use super::{Kind, Signal, Value};
+use super::{Kind, Signal, Value, plain};
 
 pub(super) const SIGNALS: &[Signal] = &[
-    Signal {
-        name: "request.method",
-        kind: Kind::Text,
-        needs_session: false,
-        read: |facts| Some(Value::Text(facts.request.method)),
-    },
-    Signal {
-        name: "request.host",
-        kind: Kind::Text,
-        needs_session: false,
-        read: |facts| Some(Value::Text(facts.request.host)),
-    },
-    Signal {
-        name: "request.path",
-        kind: Kind::Text,
-        needs_session: false,
-        read: |facts| Some(Value::Text(without_trailing_slash(facts.request.path))),
-    },
-    Signal {
-        name: "request.query",
-        kind: Kind::Text,
-        needs_session: false,
-        read: |facts| Some(Value::Text(facts.request.query)),
-    },
+    plain("request.method", Kind::Text, |facts| Some(Value::Text(facts.request.method))),
+    plain("request.host", Kind::Text, |facts| Some(Value::Text(facts.request.host))),
+    plain("request.path", Kind::Text, |facts| Some(Value::Text(without_trailing_slash(facts.request.path)))),
+    plain("request.query", Kind::Text, |facts| Some(Value::Text(facts.request.query))),
+    plain("graphql.operation_type", Kind::Text, |facts| Some(Value::Text(facts.body.graphql()?.operation_type))),
+    plain("graphql.operation_name", Kind::Text, |facts| facts.body.graphql()?.name.as_deref().map(Value::Text)),
+    plain("graphql.fields", Kind::TextList, |facts| Some(Value::TextList(&facts.body.graphql()?.fields))),
 ];
 
 /// `request.path == "/admin"` must hold for `/admin/` too, whichever form of the path the facts were made with.

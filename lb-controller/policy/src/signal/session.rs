@@ -1,34 +1,28 @@
-//! Who is logged in, and how well that was proved.
+//! Who is logged in, how well that was proved, and whether it is like them.
 
-use super::{Kind, Signal, Value};
-use crate::decimal::Decimal;
+use super::{Kind, Read, Signal, Value, plain};
 
 pub(super) const SIGNALS: &[Signal] = &[
-    Signal {
-        name: "session.user",
-        kind: Kind::Text,
-        needs_session: true,
-        read: |facts| Some(Value::Text(facts.session?.user)),
-    },
-    Signal {
-        name: "session.issuer",
-        kind: Kind::Text,
-        needs_session: true,
-        read: |facts| facts.session?.issuer.map(Value::Text),
-    },
-    Signal {
-        name: "session.groups",
-        kind: Kind::TextList,
-        needs_session: true,
-        read: |facts| Some(Value::TextList(facts.session?.groups)),
-    },
-    Signal {
-        name: "session.level",
-        kind: Kind::Number,
-        needs_session: true,
-        read: |facts| {
-            let level = facts.levels.level_of(facts.session?.factors, facts.now);
-            Some(Value::Number(Decimal::from(i64::from(level.0))))
-        },
-    },
+    of_session("session.user", Kind::Text, |facts| Some(Value::Text(facts.session?.user))),
+    of_session("session.issuer", Kind::Text, |facts| facts.session?.issuer.map(Value::Text)),
+    of_session("session.groups", Kind::TextList, |facts| Some(Value::TextList(facts.session?.groups))),
+    of_session("session.level", Kind::Number, |facts| {
+        let level = facts.levels.level_of(facts.session?.factors, facts.now);
+        Some(Value::count(level.0.into()))
+    }),
+    of_session("session.age", Kind::Duration, |facts| {
+        Some(Value::seconds(facts.now.saturating_sub(facts.session?.begun_at)))
+    }),
+    of_session("session.usual_countries", Kind::TextList, |facts| facts.observed.usual_countries.map(Value::TextList)),
+    plain("api_key.id", Kind::Text, |facts| Some(Value::Text(facts.api_key?.id))),
+    plain("api_key.age", Kind::Duration, |facts| {
+        Some(Value::seconds(facts.now.saturating_sub(facts.api_key?.made_at)))
+    }),
+    of_session("session.impossible_travel", Kind::Boolean, |facts| {
+        facts.observed.impossible_travel.map(Value::Boolean)
+    }),
 ];
+
+const fn of_session(name: &'static str, kind: Kind, read: Read) -> Signal {
+    Signal { name, kind, needs_session: true, read }
+}

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use lb_policy::canonical_host;
 
 use super::super::section::{Complaint, Problems, Section};
-use super::super::tree::Node;
+use super::super::tree::{Key, Node};
 use super::super::values;
 use super::super::{PoolConfig, Route, Service};
 
@@ -44,11 +44,26 @@ fn route(node: &Node, pools: &[PoolConfig], problems: &Problems) -> Option<Route
     });
     let public = section.value("public", values::boolean);
     let backend_step_up = section.value("backend_step_up", values::boolean).unwrap_or(false);
+    let labels = section.get("labels").map(|node| labels(node, problems)).unwrap_or_default();
     section.finish();
     if host_given && host.is_none() {
         return None;
     }
-    Some(Route { backend_step_up, ..Route::new(host, path?, pool?, public.unwrap_or(false)) })
+    Some(Route { backend_step_up, labels, ..Route::new(host, path?, pool?, public.unwrap_or(false)) })
+}
+
+/// Names that conditions can write, as in `route.labels.env`, and any values.
+fn labels(node: &Node, problems: &Problems) -> Vec<(String, String)> {
+    let Some(section) = Section::open("`labels`", node, problems) else { return Vec::new() };
+    let label = |(key, node): &(Key, Node)| {
+        if !values::is_identifier(&key.name) {
+            let help = "letters, digits and `_`, as in `route.labels.env`";
+            problems.report(&key.place, Complaint::new("not a name that a condition can write", help));
+            return None;
+        }
+        Some((key.name.clone(), node.read(problems, |text| Ok(text.to_owned()))?))
+    };
+    section.entries().iter().filter_map(label).collect()
 }
 
 fn host(text: &str) -> Result<String, Complaint> {

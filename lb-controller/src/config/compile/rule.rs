@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 use lb_policy::{
-    BodyFactKind, BodyFactSource, BodySource, Field, Levels, MatchSource, OnMissing, OutcomeSource, RequireSource,
-    RuleError, RuleSet, RuleSource,
+    BodyFactKind, BodyFactSource, BodySource, CountedBy, Field, Levels, LimitSource, MatchSource, OnMissing,
+    OutcomeSource, RequireSource, RuleError, RuleSet, RuleSource, Vocabulary,
 };
 
 use super::super::section::{Complaint, Problems, Section};
@@ -16,7 +16,7 @@ use super::super::values;
 const MOST_RULES: usize = 100_000;
 
 /// Compiles all rules; complaints about one never hide those about another.
-pub(super) fn compile(config: &Section<'_>, source: &str, levels: &Levels) -> Option<RuleSet> {
+pub(super) fn compile(config: &Section<'_>, source: &str, levels: &Levels, vocabulary: &Vocabulary) -> Option<RuleSet> {
     let problems = config.problems;
     let nodes = config.list("rules");
     if let Some(extra) = nodes.get(MOST_RULES) {
@@ -25,7 +25,7 @@ pub(super) fn compile(config: &Section<'_>, source: &str, levels: &Levels) -> Op
     }
     let (sources, nodes): (Vec<RuleSource>, Vec<&Node>) =
         nodes.iter().filter_map(|node| Some((rule(node, problems)?, node))).unzip();
-    match RuleSet::compile(&sources, levels) {
+    match RuleSet::compile_with(&sources, levels, vocabulary) {
         Ok(rules) => Some(rules),
         Err(errors) => {
             for error in errors {
@@ -60,7 +60,7 @@ fn rule(node: &Node, problems: &Problems) -> Option<RuleSource> {
     Some(RuleSource { id, matches, body, when, outcome, on_missing })
 }
 
-fn matches(node: &Node, problems: &Problems) -> Option<MatchSource> {
+pub(super) fn matches(node: &Node, problems: &Problems) -> Option<MatchSource> {
     let section = Section::open("`match`", node, problems)?;
     let texts = |name| section.values(name, |text| Ok(text.to_owned()));
     let matches = MatchSource { hosts: texts("hosts"), methods: texts("methods"), paths: texts("paths") };
@@ -93,27 +93,80 @@ fn body_fact(name: &str, node: &Node, problems: &Problems) -> Option<BodyFactSou
     Some(BodyFactSource { name: name.to_owned(), pointer: pointer?, kind })
 }
 
+/// What a rule may do; it does one of these.
+const OUTCOMES: [&str; 6] = ["allow", "require", "deny", "revoke", "limit", "regenerate_api_key"];
+
 fn outcome(section: &Section<'_>, node: &Node) -> Option<OutcomeSource> {
     let problems = section.problems;
-    match (section.get("require"), section.get("deny")) {
-        (Some(require), None) => self::require(require, problems).map(OutcomeSource::Require),
-        (None, Some(deny)) => deny.read(problems, |text| match text {
-            "false" => Err("a rule that does nothing; leave it out".into()),
-            "true" => Ok(OutcomeSource::Deny { reason: "denied by rule".into() }),
-            reason => Ok(OutcomeSource::Deny { reason: reason.to_owned() }),
-        }),
-        (Some(_), Some(deny)) => {
-            problems.report(&deny.place, "a rule either requires or denies; make two of it");
+    let given: Vec<(&str, &Node)> = OUTCOMES.into_iter().filter_map(|name| Some((name, section.get(name)?))).collect();
+    match given.as_slice() {
+        [(name, node)] => match *name {
+            "require" => self::require(node, problems).map(OutcomeSource::Require),
+            "limit" => limit(node, problems).map(OutcomeSource::Limit),
+            "deny" => deny(node, problems),
+            "allow" => flag(node, problems, OutcomeSource::Allow),
+            "revoke" => flag(node, problems, OutcomeSource::Revoke),
+            _ => flag(node, problems, OutcomeSource::RegenerateApiKey),
+        },
+        [_, (_, second), ..] => {
+            problems.report(
+                &second.place,
+                Complaint::new("a rule does one thing", "make two rules of it: both will count"),
+            );
             None
         }
-        (None, None) => {
-            if !section.has("require") && !section.has("deny") {
-                let help = "as in `require: {level: 2}` or `deny: true`";
-                problems.report(&start_of(node), Complaint::new("a rule needs `require` or `deny`", help));
+        [] => {
+            if !OUTCOMES.into_iter().any(|name| section.has(name)) {
+                let message = format!("a rule needs one of {}", OUTCOMES.map(|name| format!("`{name}`")).join(", "));
+                problems
+                    .report(&start_of(node), Complaint::new(message, "as in `require: {level: 2}` or `deny: true`"));
             }
             None
         }
     }
+}
+
+fn deny(node: &Node, problems: &Problems) -> Option<OutcomeSource> {
+    node.read(problems, |text| match text {
+        "false" => Err("a rule that does nothing; leave it out".into()),
+        "true" => Ok(OutcomeSource::Deny { reason: "denied by rule".into() }),
+        reason => Ok(OutcomeSource::Deny { reason: reason.to_owned() }),
+    })
+}
+
+/// `true`, as in `revoke: true`.
+fn flag(node: &Node, problems: &Problems, outcome: OutcomeSource) -> Option<OutcomeSource> {
+    node.read(problems, |text| match values::boolean(text)? {
+        true => Ok(outcome),
+        false => Err("a rule that does nothing; leave it out".into()),
+    })
+}
+
+fn limit(node: &Node, problems: &Problems) -> Option<LimitSource> {
+    let section = Section::open("`limit`", node, problems)?;
+    let rate = section.required_value("rate", rate);
+    let counted_by = section.required_value("by", counted_by);
+    section.finish();
+    let (requests, per_seconds) = rate?;
+    Some(LimitSource { requests, per_seconds, counted_by: counted_by? })
+}
+
+pub(super) fn counted_by(text: &str) -> Result<CountedBy, Complaint> {
+    CountedBy::from_name(text).ok_or_else(|| Complaint::unknown("choice", text, CountedBy::names()))
+}
+
+/// `5/m`, `100/10m`: requests, and the seconds that they are for.
+fn rate(text: &str) -> Result<(u64, u64), Complaint> {
+    let complaint = || Complaint::new(format!("`{text}` is no rate"), "write requests and a time: 5/m, 100/h, 20/10m");
+    let (requests, time) = text.split_once('/').ok_or_else(complaint)?;
+    let requests = requests.trim().parse().map_err(|_| complaint())?;
+    let time = time.trim();
+    // `5/m` is five in one minute.
+    let time =
+        if time.starts_with(|first: char| first.is_ascii_digit()) { time.to_owned() } else { format!("1{time}") };
+    let time =
+        values::duration(Duration::from_secs(1)..=Duration::from_secs(86_400))(&time).map_err(|_| complaint())?;
+    Ok((requests, time.as_secs()))
 }
 
 fn require(node: &Node, problems: &Problems) -> Option<RequireSource> {
@@ -161,6 +214,7 @@ fn place_of(error: &RuleError, rule: &Node, source: &str) -> Range<usize> {
         Field::RequireLevel => child(rule, "require").and_then(|node| child(node, "level")),
         Field::RequireMethod(index) => child(rule, "require").and_then(|node| item(node, "methods", index)),
         Field::RequireMaxAge => child(rule, "require").and_then(|node| child(node, "max_age")),
+        Field::Limit => child(rule, "limit"),
         Field::OnMissing => child(rule, "on_missing"),
     };
     match (field, error.span) {

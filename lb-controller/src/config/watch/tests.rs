@@ -103,6 +103,21 @@ fn a_file_that_goes_away_is_told_once_and_may_come_back() {
 }
 
 #[test]
+fn a_file_that_the_configuration_takes_in_is_followed_too() {
+    let followed = Followed::new(|folder| {
+        fs::write(folder.join("office.txt"), "192.0.2.0/24\n").unwrap();
+        fs::write(folder.join("lb.yaml"), [GOOD, "sets: {office: {file: office.txt}}\n"].concat()).unwrap();
+    });
+    // The first look must be over, or the file would be another one already when it is seen first.
+    std::thread::sleep(LONGEST_WAIT * 2);
+    for (text, expected) in [("192.0.2.0/25\n", "shop"), ("nonsense\n", "refused"), ("192.0.2.0/26\n", "shop")] {
+        fs::write(followed.path("new"), text).unwrap();
+        fs::rename(followed.path("new"), followed.path("office.txt")).unwrap();
+        assert_eq!(followed.next(), expected, "{text}");
+    }
+}
+
+#[test]
 fn what_changes_nothing_is_not_reported() {
     let followed = Followed::new(plain_file);
     fs::write(followed.path("lb.yaml"), GOOD).unwrap();

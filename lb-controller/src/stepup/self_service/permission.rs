@@ -87,6 +87,7 @@ fn list_request(request: &Inbound) -> Inbound {
         headers.remove(name);
     }
     Inbound {
+        id: request.id,
         method: HttpMethod::GET,
         authority: request.authority.clone(),
         host: request.host.clone(),

@@ -132,7 +132,7 @@ async fn the_challenge_page_says_what_is_asked_for_what_and_why() {
 async fn denials_tell_the_client_that_it_may_not_and_not_which_rule_says_so() {
     let (bench, mut browser) = (Bench::new(), Visitor::browser());
     browser.log_in(&bench, "alice").await;
-    let denial = lb_policy::Denial { rule: "secret-rule".into(), reason: "office hours".to_owned() };
+    let denial = lb_policy::Denial { rule: "secret-rule".into(), reason: "office hours".to_owned(), revoked_by: None };
     for visitor in [browser, Visitor::curl()] {
         let request = visitor.get("/admin");
         let response = bench.step_up.deny(&request, bench.session_of(&request).as_ref(), &denial);

@@ -17,7 +17,8 @@ use lb_controller::serve::request::Peer;
 use lb_controller::serve::respond::Refusal;
 use lb_controller::serve::{forward, guard, listen, tls};
 use lb_policy::{
-    BodyFacts, ClientFacts, Decision, Everything, Facts, Levels, NoHeaders, Permit, RequestFacts, RuleSet,
+    BodyFacts, ClientFacts, Decision, Everything, Facts, Levels, NO_PARAMETERS, NoHeaders, ObservedFacts, Permit,
+    RequestFacts, RouteFacts, RuleSet,
 };
 use rustls::pki_types::CertificateDer;
 use tokio::sync::Notify;
@@ -123,13 +124,22 @@ fn permit(rules: &RuleSet) -> Permit {
     let facts = Facts {
         now: 0,
         levels: &levels,
-        request: RequestFacts { method: "GET", host: "shop.example", path: "/", query: "", headers: &NoHeaders },
-        client: ClientFacts { address: "127.0.0.1".parse().unwrap() },
+        request: RequestFacts {
+            method: "GET",
+            host: "shop.example",
+            path: "/",
+            query: "",
+            parameters: &NO_PARAMETERS,
+            headers: &NoHeaders,
+        },
+        client: ClientFacts::at("127.0.0.1".parse().unwrap()),
         session: None,
         proved_for_this_request: &[],
         provable: &Everything,
         body: &BodyFacts::default(),
-        route_is_public: true,
+        route: RouteFacts { is_public: true, labels: &[] },
+        api_key: None,
+        observed: ObservedFacts::default(),
     };
     match rules.decide(&facts) {
         Decision::Allow(permit) => permit,

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use cel::common::ast::{Expr, IdedExpr, LiteralValue};
 
-use super::{Checked, Checker, Decimal, MAX_LIST, Network, NumberTerm, Test, TextTerm};
+use super::{Checked, Checker, Decimal, MAX_LIST, Network, Networks, NumberTerm, Test, TextTerm};
 
 impl Checker<'_> {
     pub(super) fn literal(&mut self, part: &IdedExpr, value: &LiteralValue) -> Option<Checked> {
@@ -44,20 +44,26 @@ impl Checker<'_> {
             return self.complain(part, format!("{} entries; at most {MAX_LIST} are read", elements.len()), None);
         }
         let errors_before = self.errors.len();
-        let (mut numbers, mut texts, mut networks) = (Vec::new(), Vec::<Box<str>>::new(), Vec::new());
+        let (mut numbers, mut texts, mut networks) = (Vec::new(), Vec::<Box<str>>::new(), Networks::default());
         for element in elements {
             match self.checked(element) {
                 Some(Checked::Number(NumberTerm::Literal(number))) => numbers.push(number),
                 Some(Checked::Text(TextTerm::Literal(text))) => texts.push(text),
-                Some(Checked::Networks(blocks)) if matches!(element.expr, Expr::Call(_)) => networks.extend(blocks),
-                Some(_) => self.complain(element, "a list holds numbers, texts or `cidr(…)` only".into(), None)?,
+                Some(Checked::Networks(more)) if !matches!(element.expr, Expr::List(_)) => {
+                    networks.blocks.extend(more.blocks);
+                    networks.sets.extend(more.sets);
+                }
+                Some(_) => {
+                    self.complain(element, "a list holds numbers, texts, `cidr(…)` or `sets.…` only".into(), None)?
+                }
                 None => {}
             }
         }
         if self.errors.len() > errors_before {
             return None;
         }
-        match (numbers.is_empty(), texts.is_empty(), networks.is_empty()) {
+        let no_networks = networks.blocks.is_empty() && networks.sets.is_empty();
+        match (numbers.is_empty(), texts.is_empty(), no_networks) {
             (true, true, true) => Some(Checked::EmptyList),
             (false, true, true) => Some(Checked::Numbers(numbers)),
             (true, false, true) => Some(Checked::Texts(texts)),
@@ -72,7 +78,7 @@ impl Checker<'_> {
             return self.complain(part, "`cidr` takes a literal text, such as `cidr(\"10.0.0.0/8\")`".into(), None);
         };
         match Network::parse(text.inner()) {
-            Ok(network) => Some(Checked::Networks(vec![network])),
+            Ok(network) => Some(Checked::Networks(Networks { blocks: vec![network], sets: Vec::new() })),
             Err(error) => self.complain(part, format!("{error}"), None),
         }
     }

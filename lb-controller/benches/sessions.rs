@@ -1,0 +1,100 @@
+//! What it costs to know who sent a request: `cargo xtask bench policy`.
+//!
+//! Prints one JSON list. A case is a line of [`main`]; each is timed call by call, as a request would make it.
+
+use std::hint::black_box;
+use std::path::Path;
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderValue, Method, header};
+use lb_controller::clock::Clock;
+use lb_controller::config::{self, Config};
+use lb_controller::joint::Joint;
+use lb_controller::serve::request::{Client, Inbound, InboundBody};
+use lb_controller::stepup::{StepUp, Visit};
+
+const CALLS: usize = 100_000;
+
+/// The password is `password`; made with the least that Argon2 allows, since the login is not what is timed.
+const CONFIGURATION: &str = "
+pools: {name: shop, backends: '10.0.0.1:80'}
+routes: {path: /**, pool: shop}
+users:
+  - name: alice
+    groups: [staff, billing]
+    password_hash: $argon2id$v=19$m=8,t=1,p=1$c2l4dGVlbiBieXRlcyBvaw$HASH
+";
+
+fn main() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let config = config::compile_read(Path::new("bench.yaml"), &CONFIGURATION.replace("HASH", &hash()))
+        .map_err(|diagnostics| anyhow::anyhow!("{diagnostics}"))?;
+    let step_up = StepUp::open(folder.path(), Clock::system())?;
+    let request = with_session(&step_up, &config)?;
+    let rows = [timed("cookie_open", || {
+        assert!(step_up.session(black_box(&config), black_box(&request)).is_some(), "the session is good");
+    })];
+    println!("[\n  {}\n]", rows.join(",\n  "));
+    Ok(())
+}
+
+fn hash() -> String {
+    use argon2::{Algorithm, Argon2, Params, Version};
+    let params = Params::new(8, 1, 1, None).expect("the least that Argon2 allows");
+    let mut hash = [0; 32];
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into(b"password", b"sixteen bytes ok", &mut hash)
+        .expect("a password can be hashed");
+    base64::Engine::encode(&base64::engine::general_purpose::STANDARD_NO_PAD, hash)
+}
+
+/// Logs alice in, and gives a request with her cookie.
+fn with_session(step_up: &StepUp, config: &Config) -> anyhow::Result<Inbound> {
+    let joint = Joint::new(Clock::system(), [], |_| ());
+    let form = b"user=alice&password=password";
+    let mut login = request("/.lb/login", Method::POST, form);
+    let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
+    login.headers.insert(header::CONTENT_TYPE, form_type);
+    login.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(form.len()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let answer = runtime.block_on(step_up.pages(&Visit { config, joint: &joint }, login, None));
+    let cookies = answer.headers().get_all(header::SET_COOKIE).iter();
+    let cookies: Vec<&str> = cookies.filter_map(|cookie| cookie.to_str().ok()?.split(';').next()).collect();
+    anyhow::ensure!(!cookies.is_empty(), "alice could not log in: {answer:?}");
+    let mut request = request("/", Method::GET, b"");
+    request.headers.insert(header::COOKIE, HeaderValue::try_from(cookies.join("; "))?);
+    Ok(request)
+}
+
+fn request(path: &str, method: Method, body: &'static [u8]) -> Inbound {
+    Inbound {
+        method,
+        authority: "shop.example".to_owned(),
+        host: "shop.example".to_owned(),
+        path: path.to_owned(),
+        target: path.to_owned(),
+        headers: HeaderMap::new(),
+        body: InboundBody::Whole(body.into()),
+        client: Client { address: [192, 0, 2, 7].into(), through_trusted_proxy: false },
+        upgrade: None,
+    }
+}
+
+/// One line of the result.
+fn timed(case: &str, mut call: impl FnMut()) -> String {
+    let clock_ns = percentile(&mut (0..CALLS).map(|_| nanoseconds(|| ())).collect::<Vec<_>>(), 50);
+    let mut timings: Vec<u64> = (0..CALLS).map(|_| nanoseconds(&mut call).saturating_sub(clock_ns)).collect();
+    let (ns_p50, ns_p99) = (percentile(&mut timings, 50), percentile(&mut timings, 99));
+    format!("{{\"case\": \"{case}\", \"rules\": 0, \"ns_p50\": {ns_p50}, \"ns_p99\": {ns_p99}}}")
+}
+
+fn nanoseconds(call: impl FnOnce()) -> u64 {
+    let started = Instant::now();
+    call();
+    started.elapsed().as_nanos() as u64
+}
+
+fn percentile(numbers: &mut [u64], percent: usize) -> u64 {
+    numbers.sort_unstable();
+    numbers[(numbers.len() * percent / 100).min(numbers.len() - 1)]
+}

@@ -1,0 +1,181 @@
+//! Where facts about clients and users come from: places, reputation, rates, failed logins, habits, the threat level.
+//!
+//! Everything is bounded, kept in memory and asked without waiting: no request waits for a disk or for another host.
+
+mod device_class;
+mod failed_logins;
+mod followed;
+mod geo;
+mod habits;
+mod limiter;
+mod rates;
+mod reputation;
+mod threat;
+mod who;
+mod window;
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use arc_swap::ArcSwap;
+use lb_policy::{
+    ClientFacts, FailedLogins, HeaderLookup, Limit, ObservedFacts, RequestFacts, RuleSet, ThreatLevel, UnixSeconds,
+};
+
+pub use self::failed_logins::FailedProofs;
+use self::geo::{Geo, Place};
+use self::habits::{Habits, Whereabout};
+use self::limiter::Limiter;
+pub use self::limiter::RetryAfter;
+use self::rates::Rates;
+use self::reputation::Reputation;
+pub use self::threat::Setting as ThreatSetting;
+use self::threat::Threat;
+pub use self::who::{Sender, Who};
+use crate::config::Config;
+use crate::store::Store;
+
+/// All sources of one host.
+pub struct Signals {
+    sources: ArcSwap<Sources>,
+    failed_proofs: Arc<FailedProofs>,
+    limiter: Limiter,
+    habits: Habits,
+    threat: Threat,
+    store: Arc<Store>,
+}
+
+/// What the configuration names.
+#[derive(Default)]
+struct Sources {
+    geo: Geo,
+    reputation: Reputation,
+    rates: Rates,
+}
+
+/// Sources that were opened and are not in force yet.
+pub struct Prepared(Sources);
+
+/// What is known of one request, its client and its user.
+pub struct Observed {
+    place: Place,
+    reputation: Option<u8>,
+    device_class: Option<&'static str>,
+    device_known: bool,
+    rates: Vec<Option<u64>>,
+    failed_logins: FailedLogins,
+    whereabout: Whereabout,
+    threat: ThreatLevel,
+}
+
+impl Signals {
+    /// Opens what the configuration names, and what was learned before. `failed_proofs` are counted by whoever checks them.
+    pub fn open(config: &Config, store: Arc<Store>, failed_proofs: Arc<FailedProofs>) -> Result<Signals> {
+        let sources = Sources::open(config, &Sources::default())?;
+        Ok(Signals {
+            sources: ArcSwap::from_pointee(sources),
+            failed_proofs,
+            limiter: Limiter::default(),
+            habits: Habits::open(&store).context("cannot read the store")?,
+            threat: Threat::open(&config.state_dir)?,
+            store,
+        })
+    }
+
+    /// Opens what another configuration names; what it has in common with the present one goes on.
+    pub fn prepare(&self, config: &Config) -> Result<Prepared> {
+        Ok(Prepared(Sources::open(config, &self.sources.load())?))
+    }
+
+    pub fn put(&self, Prepared(sources): Prepared) {
+        self.sources.store(Arc::new(sources));
+    }
+
+    /// Reads files that are others by now. Call it every second or two, off the worker threads.
+    pub fn follow(&self) {
+        let sources = self.sources.load_full();
+        sources.geo.follow();
+        sources.reputation.follow();
+    }
+
+    /// Writes what was learned. Call it every minute, off the worker threads.
+    pub fn tend(&self) {
+        if let Err(error) = self.habits.save(&self.store) {
+            tracing::warn!(%error, "what was learned of users cannot be written");
+        }
+    }
+
+    /// Counts the request and looks up what `rules` may ask of it.
+    pub fn observe(&self, rules: &RuleSet, request: &RequestFacts<'_>, sender: &Sender, now: UnixSeconds) -> Observed {
+        let (sources, who) = (self.sources.load(), &sender.who());
+        let place = sources.geo.place_of(sender.address);
+        let whereabout = match who.user {
+            Some(user) if place.country.is_some() => self.habits.observe(user, &place, sender.is_trusted, now),
+            _ => Whereabout::default(),
+        };
+        Observed {
+            reputation: sources.reputation.score(sender.address, now),
+            device_class: rules.reads("client.device_class").then(|| device_class::of(request.headers)).flatten(),
+            device_known: who.device.is_some(),
+            rates: sources.rates.observe(request, who, now),
+            failed_logins: self.failed_proofs.of(who, now),
+            threat: self.threat.level(now),
+            whereabout,
+            place,
+        }
+    }
+
+    /// Takes one request from all `limits`, or from none of them.
+    pub fn take(&self, limits: &[Limit], sender: &Sender, now: UnixSeconds) -> Result<(), RetryAfter> {
+        self.limiter.take(limits, &sender.who(), now)
+    }
+
+    pub fn threat(&self) -> &Threat {
+        &self.threat
+    }
+}
+
+impl Sources {
+    fn open(config: &Config, old: &Sources) -> Result<Sources> {
+        Ok(Sources {
+            geo: Geo::open(&config.geo, &old.geo)?,
+            reputation: Reputation::open(&config.reputation, &old.reputation)?,
+            rates: Rates::new(&config.rates, &old.rates),
+        })
+    }
+}
+
+impl Observed {
+    /// As rules see the client.
+    pub fn client<'a>(&'a self, client: ClientFacts<'a>) -> ClientFacts<'a> {
+        ClientFacts {
+            country: self.place.country.as_ref().map(geo::CountryCode::as_str),
+            asn: self.place.asn,
+            reputation: self.reputation,
+            device_class: self.device_class,
+            device_known: self.device_known,
+            ..client
+        }
+    }
+
+    /// As rules see what was counted and learned.
+    pub fn facts(&self) -> ObservedFacts<'_> {
+        ObservedFacts {
+            threat: self.threat,
+            rates: &self.rates,
+            failed_logins: self.failed_logins,
+            usual_countries: self.whereabout.usual_countries.as_deref(),
+            impossible_travel: self.whereabout.impossible_travel,
+        }
+    }
+}
+
+/// What kind of device a client says it is.
+pub fn device_class(headers: &dyn HeaderLookup) -> Option<&'static str> {
+    device_class::of(headers)
+}
+
+/// Whether everything that the configuration names can be opened.
+pub fn check(config: &Config) -> Result<()> {
+    Sources::open(config, &Sources::default()).map(drop)
+}

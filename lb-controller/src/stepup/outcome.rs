@@ -1,0 +1,57 @@
+//! What rules do beside denying and asking for proof: they end sessions, make API keys stale, and limit.
+
+use http::StatusCode;
+
+use super::StepUp;
+use super::login::store_unavailable;
+use super::pages::{Rejection, with_retry_after};
+use super::session::Session;
+use crate::audit::Event;
+use crate::config::Config;
+use crate::serve::request::Inbound;
+use crate::serve::respond::OwnResponse;
+use crate::signals::RetryAfter;
+
+impl StepUp {
+    /// A rule ends all sessions of the user, here and in every other browser. `Err`: it cannot be recorded, and nothing
+    /// may be let through for it.
+    pub async fn end_user(
+        &self,
+        config: &Config,
+        request: &Inbound,
+        session: &Session,
+        rule: &str,
+    ) -> Result<(), OwnResponse> {
+        let (revocations, ended, now) = (self.revocations.clone(), session.clone(), self.clock.now());
+        let lifetime_seconds = config.step_up.session_lifetime.as_secs();
+        let done = self.disk.run(move || revocations.end_user(&ended, now, lifetime_seconds)).await;
+        let is_done = matches!(done, Ok(Ok(())));
+        let tag = self.tags.tag(session.user());
+        let result = if is_done { "ended" } else { "unavailable" };
+        Event { rule: Some(rule), ..self.event("revoke", result, request, Some(&tag)) }.record();
+        if is_done { Ok(()) } else { Err(store_unavailable(request)) }
+    }
+
+    /// The API key that came is of no use any more until it was made anew.
+    pub fn api_key_is_stale(&self, request: &Inbound, session: Option<&Session>, rule: &str) -> OwnResponse {
+        let tag = session.map(|session| self.tags.tag(session.user()));
+        Event { rule: Some(rule), ..self.event("api-key", "stale", request, tag.as_deref()) }.record();
+        let detail = "This API key must be made anew before it is of use again.";
+        Rejection { status: StatusCode::UNAUTHORIZED, problem: "api-key-stale", title: "API key out of date", detail }
+            .answer(request)
+    }
+
+    /// A limit of a rule has no room now (429, RFC 6585 §4).
+    pub fn limited(&self, request: &Inbound, session: Option<&Session>, retry_after: RetryAfter) -> OwnResponse {
+        let tag = session.map(|session| self.tags.tag(session.user()));
+        self.event("limit", "limited", request, tag.as_deref()).record();
+        let detail = format!("Wait {} seconds and try again.", retry_after.seconds);
+        let rejection = Rejection {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            problem: "rate-limited",
+            title: "Too many requests",
+            detail: &detail,
+        };
+        with_retry_after(rejection.answer(request), retry_after.seconds)
+    }
+}
