@@ -18,14 +18,17 @@ const FACTS: [(&str, BodyFactKind); 4] = [
 static NEEDS: LazyLock<BodyNeeds> = LazyLock::new(|| {
     let source =
         |(name, kind): (&str, BodyFactKind)| BodyFactSource { name: name.into(), pointer: format!("/{name}"), kind };
-    let rules = RuleSet::compile(&[RuleSource {
-        id: "reads-the-body".into(),
-        matches: MatchSource::default(),
-        body: Some(BodySource { max_bytes: None, facts: FACTS.map(source).into() }),
-        when: None,
-        outcome: OutcomeSource::Require(RequireSource { level: Some(1), ..Default::default() }),
-        on_missing: None,
-    }], &Levels::default());
+    let rules = RuleSet::compile(
+        &[RuleSource {
+            id: "reads-the-body".into(),
+            matches: MatchSource::default(),
+            body: Some(BodySource { max_bytes: None, facts: FACTS.map(source).into() }),
+            when: None,
+            outcome: OutcomeSource::Require(RequireSource { level: Some(1), ..Default::default() }),
+            on_missing: None,
+        }],
+        &Levels::default(),
+    );
     let request = RequestFacts { method: "POST", host: "shop.example", path: "/", query: "", headers: &NoHeaders };
     rules.expect("the rule is sound").body_needs(&request).expect("the rule reads the body")
 });

@@ -23,14 +23,17 @@ impl HeaderLookup for OneHeader {
 fn compile(text: &str) -> Result<RuleSet, Vec<RuleError>> {
     let source =
         |(name, kind): (&str, BodyFactKind)| BodyFactSource { name: name.into(), pointer: format!("/{name}"), kind };
-    RuleSet::compile(&[RuleSource {
-        id: "fuzzed".into(),
-        matches: MatchSource::default(),
-        body: Some(BodySource { max_bytes: None, facts: FACTS.map(source).into() }),
-        when: Some(text.into()),
-        outcome: OutcomeSource::Deny { reason: "it holds".into() },
-        on_missing: Some(OnMissing::Skip),
-    }], &Levels::default())
+    RuleSet::compile(
+        &[RuleSource {
+            id: "fuzzed".into(),
+            matches: MatchSource::default(),
+            body: Some(BodySource { max_bytes: None, facts: FACTS.map(source).into() }),
+            when: Some(text.into()),
+            outcome: OutcomeSource::Deny { reason: "it holds".into() },
+            on_missing: Some(OnMissing::Skip),
+        }],
+        &Levels::default(),
+    )
 }
 
 /// What the condition comes to in a request by alice, who sent an amount and nothing else.

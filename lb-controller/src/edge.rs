@@ -13,6 +13,7 @@ use crate::joint::Joint;
 use crate::metrics::Metrics;
 use crate::pool::Pools;
 use crate::serve::body_memory::BodyMemory;
+use crate::serve::tls::ClientAuthorities;
 use crate::stepup::StepUp;
 
 /// One edge host's state. Each request takes one snapshot and keeps it to its end.
@@ -21,6 +22,7 @@ pub struct Edge {
     pub step_up: StepUp,
     pub joint: Joint,
     pub(crate) api_keys: ApiKeys,
+    pub client_authorities: Arc<ClientAuthorities>,
     pub metrics: Metrics,
     pub body_memory: Arc<BodyMemory>,
     /// Why requests were refused lately.
@@ -48,6 +50,7 @@ impl Edge {
             step_up,
             joint,
             api_keys,
+            client_authorities: Arc::default(),
             metrics,
             body_memory: Arc::default(),
             recent: Recent::default(),

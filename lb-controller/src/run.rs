@@ -207,6 +207,7 @@ async fn serve(options: &Options, opened: Opened) -> Result<(), Failure> {
     let identities = Identities::build(&opened.config, None, &Clock::system(), &issuers).or_exit(ExitKind::Config)?;
     let snapshot = Snapshot { version: 1, config: opened.config, pools, identities: Arc::new(identities) };
     let edge = Edge::new(snapshot, opened.step_up, joint, metrics, Clock::system()).or_exit(ExitKind::State)?;
+    reload::client_authorities(&edge).or_exit(ExitKind::Certificate)?;
     let edge = Arc::new(edge);
     edge.metrics.register_collector(StepUpCollector::new(&edge));
     let workers = start_workers(&edge, opened.listeners, &opened.certificates)?;
@@ -266,7 +267,7 @@ fn start_workers(
     listeners: Vec<Vec<TcpListener>>,
     certificates: &Arc<CertificateSwitch>,
 ) -> Result<Workers, Failure> {
-    let tls = server_config(certificates.clone()).or_exit(ExitKind::Certificate)?;
+    let tls = server_config(certificates.clone(), edge.client_authorities.clone()).or_exit(ExitKind::Certificate)?;
     let handler = {
         let edge = edge.clone();
         move |peer: Rc<Peer>, request| {

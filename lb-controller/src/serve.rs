@@ -5,6 +5,7 @@ pub mod access_log;
 mod backend_step_up;
 pub mod body;
 pub mod body_memory;
+pub mod client_certificate;
 mod cors;
 pub mod facts;
 pub mod forward;
@@ -71,16 +72,21 @@ async fn answer(
     if let Some(leave) = cors::preflight(config, &request) {
         return Ok(leave.map(ResponseBody::from));
     }
-    let request = guard::check(config, peer, request)?;
+    let mut request = guard::check(config, peer, request)?;
     record.set_client(request.client.address);
-    let session = edge.step_up.session(config, &request);
-    let session = session.as_ref();
     if route::is_reserved(&request.path) {
-        return Ok(edge.step_up.pages(&visit, request, session).await.map(ResponseBody::from));
+        let session = edge.step_up.session(config, &request);
+        return Ok(edge.step_up.pages(&visit, request, session.as_ref()).await.map(ResponseBody::from));
     }
 
+    let now = edge.clock.now();
+    request.certificate = request.certificate.filter(|certificate| edge.client_authorities.trusts(certificate, now));
+    let credential = edge.step_up.credential(&visit, &edge.api_keys, &mut request).await;
+    let session = credential.session();
     let route = route::find(config, &request)?;
     record.set_route(route.label.clone());
+    route::check_certificate(route, &request)?;
+    edge.step_up.scope_check(&request, session, &route.scopes)?;
     edge.step_up.csrf_check(config, &request, session)?;
     let (request, proved) = edge.step_up.resume(&visit, request, session).await?;
     let (request, body) = facts::read_body(&config.rules, &edge.body_memory, request, session).await?;
@@ -123,7 +129,9 @@ async fn answer(
             edge.metrics.challenge(respond::challenge_shape(&challenge));
             Ok(challenge.map(ResponseBody::from))
         }
-        (Decision::LogIn | Decision::Challenge(_), _) => Ok(edge.step_up.log_in(&request).map(ResponseBody::from)),
+        (Decision::LogIn | Decision::Challenge(_), _) => {
+            Ok(edge.step_up.nobody(&request, &credential).map(ResponseBody::from))
+        }
         (Decision::Deny(denial), _) => Ok(edge.step_up.deny(&request, session, &denial).map(ResponseBody::from)),
     }
 }

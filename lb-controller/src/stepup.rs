@@ -6,6 +6,7 @@
 mod account;
 mod ask;
 mod assertion;
+mod bearer;
 mod blocking;
 mod body;
 mod challenge;
@@ -53,6 +54,7 @@ use lb_policy::{Denial, ProvableFactor, ProvableFactors};
 
 use self::account::Account;
 use self::assertion::Signer;
+pub use self::bearer::Credential;
 use self::blocking::Blocking;
 use self::cookies::{Found, Keep};
 use self::enrolments::Enrolments;
@@ -184,7 +186,7 @@ impl StepUp {
     /// A cookie that moves the session's idle clock, at most once a minute. Ask when the response is made, not before: a
     /// session that was raised or ended meanwhile must not come back.
     pub fn session_cookie_refresh(&self, host: &str, session: &Session) -> Option<HeaderValue> {
-        let refreshed = session.refreshed(self.clock.now())?;
+        let refreshed = session.refreshed(self.clock.now()).filter(|_| session.is_by_cookie())?;
         (!self.revocations.is_ended(session)).then(|| self.session_cookie(host, &refreshed))
     }
 
@@ -207,7 +209,8 @@ impl StepUp {
 
     /// Refuses an unsafe request that a session's cookie authenticates but that some other site's page may have sent.
     pub fn csrf_check(&self, config: &Config, request: &Inbound, session: Option<&Session>) -> Result<(), OwnResponse> {
-        if session.is_none() || !csrf::is_forged(request, &config.trusted_origins) {
+        // A token is put there by whoever holds it; only what a browser adds by itself can be abused.
+        if session.is_none_or(Session::is_by_token) || !csrf::is_forged(request, &config.trusted_origins) {
             return Ok(());
         }
         Err(self.forged(request, session))

@@ -6,6 +6,7 @@ use super::diagnostic::{Diagnostic, Diagnostics};
 use super::section::{Complaint, Problems, Section};
 use super::{CertificateFiles, Config, tree, values};
 
+mod client_certificates;
 mod decapsulate;
 mod identity;
 mod limits;
@@ -49,7 +50,8 @@ fn whole(section: Section<'_>, source: &str, folder: &Path) -> Option<Config> {
     let (limits, new_flows) = limits::defaults(&section);
     let services = service::compile(&section, &limits);
     let pools = pool::compile(&section, &services);
-    let routes = route::compile(&section, &services, &pools);
+    let client_certificates = client_certificates::compile(&section, folder);
+    let routes = route::compile(&section, &services, &pools, client_certificates.is_some());
     let step_up = step_up::compile(&section);
     let rules = rule::compile(&section, source, &step_up.levels);
     let config = Config {
@@ -64,6 +66,7 @@ fn whole(section: Section<'_>, source: &str, folder: &Path) -> Option<Config> {
         users: user::compile(&section),
         identity_providers: identity::providers(&section, folder),
         tokens: tokens::compile(&section, folder),
+        client_certificates,
         trusted_proxies: section.values("trusted_proxies", values::network),
         trusted_origins: section.values("trusted_origins", values::origin),
         protected_networks: section.values("protected_networks", values::network),
