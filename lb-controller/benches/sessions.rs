@@ -9,6 +9,7 @@ use std::time::Instant;
 use http::{HeaderMap, HeaderValue, Method, header};
 use lb_controller::clock::Clock;
 use lb_controller::config::{self, Config};
+use lb_controller::identity::Identities;
 use lb_controller::joint::Joint;
 use lb_controller::serve::request::{Client, Inbound, InboundBody};
 use lb_controller::stepup::{StepUp, Visit};
@@ -50,14 +51,15 @@ fn hash() -> String {
 
 /// Logs alice in, and gives a request with her cookie.
 fn with_session(step_up: &StepUp, config: &Config) -> anyhow::Result<Inbound> {
-    let joint = Joint::new(Clock::system(), [], |_| ());
+    let (joint, identities) = (Joint::new(Clock::system(), [], |_| ()), Identities::default());
+    let visit = Visit { config, joint: &joint, identities: &identities };
     let form = b"user=alice&password=password";
     let mut login = request("/.lb/login", Method::POST, form);
     let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
     login.headers.insert(header::CONTENT_TYPE, form_type);
     login.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(form.len()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let answer = runtime.block_on(step_up.pages(&Visit { config, joint: &joint }, login, None));
+    let answer = runtime.block_on(step_up.pages(&visit, login, None));
     let cookies = answer.headers().get_all(header::SET_COOKIE).iter();
     let cookies: Vec<&str> = cookies.filter_map(|cookie| cookie.to_str().ok()?.split(';').next()).collect();
     anyhow::ensure!(!cookies.is_empty(), "alice could not log in: {answer:?}");
@@ -68,6 +70,7 @@ fn with_session(step_up: &StepUp, config: &Config) -> anyhow::Result<Inbound> {
 
 fn request(path: &str, method: Method, body: &'static [u8]) -> Inbound {
     Inbound {
+        id: None,
         method,
         authority: "shop.example".to_owned(),
         host: "shop.example".to_owned(),
@@ -76,6 +79,7 @@ fn request(path: &str, method: Method, body: &'static [u8]) -> Inbound {
         headers: HeaderMap::new(),
         body: InboundBody::Whole(body.into()),
         client: Client { address: [192, 0, 2, 7].into(), through_trusted_proxy: false },
+        certificate: None,
         upgrade: None,
     }
 }

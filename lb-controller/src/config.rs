@@ -30,8 +30,8 @@ pub use factors::{
     CaptchaConfig, EndpointConfig, ExternalConfig, FactorsConfig, MailConfig, MailProtection, RelyingParty,
 };
 pub use identity::{
-    Assurance, ClaimNames, ClientAuthentication, Freshness, IdentityProvider, IntrospectionClient, PeerConfig, Profile,
-    Secret, TokenIssuer, is_https_url,
+    Assurance, CertificateUser, ClaimNames, ClientAuthentication, ClientCertificates, Freshness, IdentityProvider,
+    IntrospectionClient, PeerConfig, Profile, Secret, TokenIssuer, is_https_url,
 };
 pub use watch::{WatchError, Watcher};
 
@@ -97,6 +97,8 @@ pub struct Config {
     pub identity_providers: Vec<IdentityProvider>,
     /// Whose access tokens are taken.
     pub tokens: Vec<TokenIssuer>,
+    /// Whose client certificates are taken; `None`: none is asked for.
+    pub client_certificates: Option<ClientCertificates>,
     /// Peers whose `Forwarded` and `X-Forwarded-For` are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Origins, besides our own, whose pages may send requests with our cookies.
@@ -332,6 +334,10 @@ pub struct Route {
     pub backend_step_up: bool,
     /// What rules may know of it, by name.
     pub labels: Vec<(String, String)>,
+    /// What an access token or API key must have.
+    pub scopes: Vec<String>,
+    /// Needs a client certificate.
+    pub needs_certificate: bool,
     /// The route in metrics and access log: `shop.example/api/**`, or `*/api/**` for any host.
     pub label: Arc<str>,
 }
@@ -339,7 +345,17 @@ pub struct Route {
 impl Route {
     pub fn new(host: Option<String>, path: String, pool: String, public: bool) -> Route {
         let label = format!("{}{path}", host.as_deref().unwrap_or("*")).into();
-        Route { host, path, pool, public, backend_step_up: false, labels: Vec::new(), label }
+        Route {
+            host,
+            path,
+            pool,
+            public,
+            backend_step_up: false,
+            labels: Vec::new(),
+            scopes: Vec::new(),
+            needs_certificate: false,
+            label,
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::joint::Joint;
 use crate::metrics::Metrics;
 use crate::pool::Pools;
 use crate::serve::body_memory::BodyMemory;
+use crate::serve::tls::ClientAuthorities;
 use crate::signals::Signals;
 use crate::stepup::StepUp;
 
@@ -23,6 +24,7 @@ pub struct Edge {
     pub signals: Signals,
     pub joint: Joint,
     pub(crate) api_keys: ApiKeys,
+    pub client_authorities: Arc<ClientAuthorities>,
     pub metrics: Metrics,
     pub body_memory: Arc<BodyMemory>,
     /// Why requests were refused lately.
@@ -53,7 +55,18 @@ impl Edge {
         let snapshot = ArcSwap::from_pointee(first);
         let api_keys = ApiKeys::open(step_up.store().clone()).context("cannot read the API keys")?;
         let (body_memory, recent) = (Arc::default(), Recent::default());
-        Ok(Edge { snapshot, step_up, signals, joint, api_keys, metrics, body_memory, recent, clock })
+        Ok(Edge {
+            snapshot,
+            step_up,
+            signals,
+            joint,
+            api_keys,
+            client_authorities: Arc::default(),
+            metrics,
+            body_memory,
+            recent,
+            clock,
+        })
     }
 
     pub fn snapshot(&self) -> Guard<Arc<Snapshot>> {

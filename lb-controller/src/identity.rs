@@ -6,6 +6,9 @@
 mod api_keys;
 mod bearer;
 mod flow;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod id_token;
 mod jwt;
@@ -30,7 +33,6 @@ pub(crate) use api_keys::{ApiKey, ApiKeys, KeyError, KeyRefused, NewApiKey};
 pub(crate) use bearer::{Bearers, Presented, Scheme, TokenRefused, VerifiedToken, credentials};
 pub(crate) use flow::{Ask, Flow};
 pub(crate) use http::Unavailable;
-pub(crate) use jwt::BadToken;
 pub(crate) use key_set::NotVerified;
 pub(crate) use login::{AuthorizationResponse, LoginError};
 pub(crate) use logout::{EndedThere, SeenTokens};

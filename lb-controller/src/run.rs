@@ -109,7 +109,8 @@ impl Opened {
         let admin = AdminSocket::open(options.instance.admin_socket())?;
         let trail = config.audit.as_ref().map(Trail::open).transpose().or_exit(ExitKind::State)?;
         let step_up = StepUp::open(&config.state_dir, Clock::system()).or_exit(ExitKind::State)?;
-        let signals = Signals::open(&config, step_up.store().clone(), step_up.failed_proofs()).or_exit(ExitKind::Config)?;
+        let signals =
+            Signals::open(&config, step_up.store().clone(), step_up.failed_proofs()).or_exit(ExitKind::Config)?;
         let certificates = CertificateSwitch::new(reload::certificates(&config).or_exit(ExitKind::Certificate)?);
         identity::check(&config).or_exit(ExitKind::Config)?;
         let lists = reload::lists(&config)?;
@@ -228,7 +229,9 @@ async fn serve(options: &Options, opened: Opened) -> Result<(), Failure> {
     let identities = Identities::build(&opened.config, None, &Clock::system(), &issuers).or_exit(ExitKind::Config)?;
     let snapshot = Snapshot { version: 1, config: opened.config, pools, identities: Arc::new(identities) };
     let edge = Edge::new(snapshot, opened.step_up, opened.signals, joint, metrics, Clock::system());
-    let edge = Arc::new(edge.or_exit(ExitKind::State)?);
+    let edge = edge.or_exit(ExitKind::State)?;
+    reload::client_authorities(&edge).or_exit(ExitKind::Certificate)?;
+    let edge = Arc::new(edge);
     edge.metrics.register_collector(StepUpCollector::new(&edge));
     let workers = start_workers(&edge, opened.listeners, &opened.certificates)?;
 
@@ -304,7 +307,7 @@ fn start_workers(
     listeners: Vec<Vec<TcpListener>>,
     certificates: &Arc<CertificateSwitch>,
 ) -> Result<Workers, Failure> {
-    let tls = server_config(certificates.clone()).or_exit(ExitKind::Certificate)?;
+    let tls = server_config(certificates.clone(), edge.client_authorities.clone()).or_exit(ExitKind::Certificate)?;
     let handler = {
         let edge = edge.clone();
         move |peer: Rc<Peer>, request| {

@@ -5,6 +5,7 @@ pub mod access_log;
 mod backend_step_up;
 pub mod body;
 pub mod body_memory;
+pub mod client_certificate;
 mod cors;
 pub mod facts;
 pub mod forward;
@@ -75,22 +76,26 @@ async fn answer(
     let mut request = guard::check(config, peer, request)?;
     request.id = Some(record.id());
     record.set_client(request.client.address);
-    let session = edge.step_up.session(config, &request);
-    let session = session.as_ref();
     if let Some(origins) = edge.step_up.related_origins(config, &request) {
         return Ok(origins.map(ResponseBody::from));
     }
     if route::is_reserved(&request.path) {
-        return Ok(edge.step_up.pages(&visit, request, session).await.map(ResponseBody::from));
+        let session = edge.step_up.session(config, &request);
+        return Ok(edge.step_up.pages(&visit, request, session.as_ref()).await.map(ResponseBody::from));
     }
 
+    let now = edge.clock.now();
+    request.certificate = request.certificate.filter(|certificate| edge.client_authorities.trusts(certificate, now));
+    let credential = edge.step_up.credential(&visit, &edge.api_keys, &mut request).await;
+    let session = credential.session();
     let route = route::find(config, &request)?;
     record.set_route(route.label.clone());
+    route::check_certificate(route, &request)?;
+    edge.step_up.scope_check(&request, session, &route.scopes)?;
     edge.step_up.csrf_check(config, &request, session)?;
     let (request, proved) = edge.step_up.resume(&visit, request, session).await?;
     let (request, body) = facts::read_body(&config.rules, &edge.body_memory, request, session).await?;
 
-    let now = edge.clock.now();
     let parameters = facts::parameters(&config.rules, &request);
     let sender = facts::sender(edge, config, &request, session);
     let observed = edge.signals.observe(&config.rules, &facts::request_facts(&request, &parameters), &sender, now);
@@ -121,7 +126,9 @@ async fn answer(
             edge.metrics.challenge(respond::challenge_shape(&challenge));
             Ok(challenge.map(ResponseBody::from))
         }
-        (Decision::LogIn | Decision::Challenge(_), _) => Ok(edge.step_up.log_in(&request).map(ResponseBody::from)),
+        (Decision::LogIn | Decision::Challenge(_), _) => {
+            Ok(edge.step_up.nobody(&request, &credential).map(ResponseBody::from))
+        }
         (Decision::Deny(denial), _) => {
             if let (Some(session), Some(rule)) = (session, &denial.revoked_by) {
                 edge.step_up.end_user(config, &request, session, rule).await?;

@@ -6,6 +6,7 @@
 mod account;
 mod ask;
 mod assertion;
+mod bearer;
 mod blocking;
 mod body;
 mod challenge;
@@ -56,11 +57,12 @@ use lb_policy::{Denial, Method, ProvableFactor, ProvableFactors};
 
 use self::account::{Account, AccountId};
 use self::assertion::Signer;
+pub use self::bearer::Credential;
 use self::blocking::Blocking;
 use self::cookies::{Found, Keep};
 use self::device::Device;
 use self::enrolments::Enrolments;
-use self::factor::passkey::Credential;
+use self::factor::passkey;
 use self::factor::services::CurrentServices;
 use self::factor::{Owner, Tools};
 use self::pages::Rejection;
@@ -215,7 +217,7 @@ impl StepUp {
     /// A cookie that moves the session's idle clock, at most once a minute. Ask when the response is made, not before: a
     /// session that was raised or ended meanwhile must not come back.
     pub fn session_cookie_refresh(&self, host: &str, session: &Session) -> Option<HeaderValue> {
-        let refreshed = session.refreshed(self.clock.now())?;
+        let refreshed = session.refreshed(self.clock.now()).filter(|_| session.is_by_cookie())?;
         (!self.revocations.is_ended(session)).then(|| self.session_cookie(host, &refreshed))
     }
 
@@ -238,7 +240,8 @@ impl StepUp {
 
     /// Refuses an unsafe request that a session's cookie authenticates but that some other site's page may have sent.
     pub fn csrf_check(&self, config: &Config, request: &Inbound, session: Option<&Session>) -> Result<(), OwnResponse> {
-        if session.is_none() || !csrf::is_forged(request, &config.trusted_origins) {
+        // A token is put there by whoever holds it; only what a browser adds by itself can be abused.
+        if session.is_none_or(Session::is_by_token) || !csrf::is_forged(request, &config.trusted_origins) {
             return Ok(());
         }
         Err(self.forged(request, session))
@@ -271,15 +274,14 @@ impl StepUp {
     pub fn related_origins(&self, config: &Config, request: &Inbound) -> Option<OwnResponse> {
         let party = config.factors.passkey.as_ref()?;
         let asks = request.path == "/.well-known/webauthn" && request.method == http::Method::GET;
-        (asks && request.host == party.id)
-            .then(|| pages::json(StatusCode::OK, &factor::passkey::related_origins(party)))
+        (asks && request.host == party.id).then(|| pages::json(StatusCode::OK, &passkey::related_origins(party)))
     }
 
     /// The account's passkeys.
-    fn credentials(&self, account: &AccountId) -> Vec<Credential> {
+    fn credentials(&self, account: &AccountId) -> Vec<passkey::Credential> {
         let enrolled = self.enrolments.of(account).unwrap_or_default();
         let of_method = enrolled.iter().filter(|enrolment| enrolment.method() == Some(Method::Webauthn));
-        of_method.filter_map(|enrolment| Credential::read(&enrolment.record)).collect()
+        of_method.filter_map(|enrolment| passkey::Credential::read(&enrolment.record)).collect()
     }
 
     fn provable_by(&self, config: &Config, session: &Session) -> Option<Vec<ProvableFactor>> {

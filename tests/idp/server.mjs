@@ -68,7 +68,8 @@ const provider = new Provider(issuer, {
   enabledJWA: { idTokenSigningAlgValues: ['ES256', 'RS256'] },
   interactions: { policy, url: (_, interaction) => `/interaction/${interaction.uid}` },
   ttl: { AccessToken: 600, ClientCredentials: 600, IdToken: 600, Session: 3600, Grant: 3600, Interaction: 600 },
-  fetch: (url, options) => fetch(url, options),
+  // Its own dispatcher refuses addresses of this machine, where the edge is.
+  fetch: (url, { dispatcher, ...options }) => fetch(url, options),
   async findAccount(_, id) {
     const claims = { sub: id, name: `${id} of the tests`, preferred_username: id, groups: switches.groups };
     return { accountId: id, claims: () => claims };

@@ -20,6 +20,8 @@ use crate::websocket::{self, Frame};
 
 pub(crate) mod trust;
 
+pub use trust::OwnCertificate;
+
 /// Nothing in these exchanges takes long; what does is stuck.
 const DEADLINE: Duration = Duration::from_secs(10);
 

@@ -5,56 +5,34 @@ use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bytes::Bytes;
-use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::StatusCode;
 use rcgen::{CertificateParams, DnType, KeyPair};
-use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
-use crate::client::trust;
+use crate::visitor::{Answer, Visitor};
 
 /// A browser must see another site than the edge, which is at 127.0.0.1.
 const HOST: &str = "localhost";
 pub const CLIENT_ID: &str = "lb";
-pub const CLIENT_SECRET: &str = "the edge's secret, with a colon : and 64 characters of entropy";
+pub const CLIENT_SECRET: &str = "the edge secret, with a colon : and 64 characters of entropy";
 pub const ROBOT_CLIENT_ID: &str = "robot";
 /// Only the provider can read the tokens of this one.
 pub const OPAQUE_CLIENT_ID: &str = "opaque-robot";
-pub const ROBOT_CLIENT_SECRET: &str = "the robot's secret, which is not much shorter than the other";
+pub const ROBOT_CLIENT_SECRET: &str = "the robot secret, which is not much shorter than the other";
 /// For whom access tokens are.
 pub const AUDIENCE: &str = "https://api.example";
 pub const PASSWORD_ACR: &str = "urn:idp:password";
 pub const TWO_FACTOR_ACR: &str = "urn:idp:two-factor";
 
-const DEADLINE: Duration = Duration::from_secs(15);
-
 /// A running provider. Dropping it ends it.
 #[derive(Debug)]
 pub struct Idp {
     pub issuer: String,
-    address: SocketAddr,
     folder: TempDir,
     process: Child,
-}
-
-/// A whole answer.
-#[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub location: Option<String>,
-    pub cookies: Vec<String>,
-    pub body: Bytes,
 }
 
 impl Idp {
@@ -90,8 +68,7 @@ impl Idp {
             .spawn()
             .context("starting Node")?;
         let output = process.stdout.take().context("a pipe was asked for")?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let mut idp = Idp { issuer: format!("https://{HOST}:{port}"), address, folder, process };
+        let mut idp = Idp { issuer: format!("https://{HOST}:{port}"), folder, process };
         let said = BufReader::new(output).lines().map_while(Result::ok).find(|line| *line == idp.issuer);
         if said.is_none() {
             let log = std::fs::read_to_string(idp.folder.path().join("log")).unwrap_or_default();
@@ -107,7 +84,7 @@ impl Idp {
 
     /// Changes what it does from now on; see `honest` in server.mjs.
     pub async fn switch(&self, changes: Value) -> Result<()> {
-        let answer = self.post("/switches", "application/json", changes.to_string()).await?;
+        let answer = self.ask("POST", "/switches", &[], changes.to_string()).await?;
         ensure!(answer.status == StatusCode::OK, "the switches were answered {}", answer.status);
         Ok(())
     }
@@ -119,12 +96,12 @@ impl Idp {
 
     /// The requests it saw: method, path and query of each.
     pub async fn seen(&self) -> Result<Vec<Value>> {
-        Ok(serde_json::from_slice(&self.get("/seen", &[]).await?.body)?)
+        Ok(serde_json::from_slice(&self.ask("GET", "/seen", &[], String::new()).await?.body)?)
     }
 
     /// An access token of a person, as `query` describes it; see `mintAccessToken` in server.mjs.
     pub async fn access_token(&self, query: &str) -> Result<String> {
-        let answer: Value = serde_json::from_slice(&self.get(&format!("/account-tokens?{query}"), &[]).await?.body)?;
+        let answer = self.ask("GET", &format!("/account-tokens?{query}"), &[], String::new()).await?.json()?;
         Ok(answer["access_token"].as_str().context("no access token")?.to_owned())
     }
 
@@ -137,40 +114,13 @@ impl Idp {
             .append_pair("resource", AUDIENCE)
             .append_pair("scope", "orders:read")
             .finish();
-        let answer = self.post("/token", "application/x-www-form-urlencoded", form).await?;
-        let answer: Value = serde_json::from_slice(&answer.body)?;
+        let kind = [("content-type", "application/x-www-form-urlencoded")];
+        let answer = self.ask("POST", "/token", &kind, form).await?.json()?;
         Ok(answer["access_token"].as_str().with_context(|| format!("no access token in {answer}"))?.to_owned())
     }
 
-    pub async fn get(&self, target: &str, cookies: &[String]) -> Result<Answer> {
-        let request = Request::get(target).header(header::HOST, self.host()).header(header::COOKIE, cookies.join("; "));
-        self.send(request.body(Full::default())?).await
-    }
-
-    async fn post(&self, target: &str, kind: &str, body: String) -> Result<Answer> {
-        let request = Request::post(target).header(header::HOST, self.host()).header(header::CONTENT_TYPE, kind);
-        self.send(request.body(Full::from(body))?).await
-    }
-
-    fn host(&self) -> &str {
-        self.issuer.trim_start_matches("https://")
-    }
-
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer> {
-        let exchange = async {
-            let tcp = TcpStream::connect(self.address).await?;
-            let connector = TlsConnector::from(Arc::new(trust::any_certificate(b"http/1.1")?));
-            let tls = connector.connect(ServerName::try_from(HOST)?, tcp).await?;
-            let (mut sender, connection) = http1::handshake(TokioIo::new(tls)).await?;
-            tokio::spawn(connection);
-            let (parts, body) = sender.send_request(request).await?.into_parts();
-            let text = |value: &http::HeaderValue| value.to_str().unwrap_or_default().to_owned();
-            let cookies = parts.headers.get_all(header::SET_COOKIE).iter();
-            let cookies = cookies.filter_map(|cookie| Some(text(cookie).split(';').next()?.to_owned())).collect();
-            let location = parts.headers.get(header::LOCATION).map(text);
-            Ok(Answer { status: parts.status, location, cookies, body: body.collect().await?.to_bytes() })
-        };
-        timeout(DEADLINE, exchange).await.context("the identity provider does not answer")?
+    async fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)], body: String) -> Result<Answer> {
+        Visitor::default().send(method, &format!("{}{target}", self.issuer), headers, body).await
     }
 }
 

@@ -8,6 +8,7 @@ pub mod client;
 pub mod driver;
 pub mod dsr;
 pub mod edge;
+pub mod federated;
 pub mod flood;
 pub mod forwarding;
 pub mod forwarding_link;

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::client::trust;
+use crate::client::{OwnCertificate, trust};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 /// What a browser says when somebody follows a link.
@@ -56,6 +56,8 @@ impl Answer {
 /// Cookies by site, which is a host and a port here.
 #[derive(Clone, Debug, Default)]
 pub struct Visitor {
+    /// Shown to whoever asks for one.
+    pub certificate: Option<Arc<OwnCertificate>>,
     jars: BTreeMap<String, BTreeMap<String, String>>,
 }
 
@@ -116,7 +118,8 @@ impl Visitor {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let answer = timeout(DEADLINE, exchange(&uri, request.body(Full::from(body))?)).await;
+        let answer =
+            timeout(DEADLINE, exchange(&uri, self.certificate.as_deref(), request.body(Full::from(body))?)).await;
         let answer = answer.with_context(|| format!("{url} does not answer"))??;
         for cookie in answer.headers.get_all(header::SET_COOKIE) {
             self.take_cookie(&site, cookie.to_str()?);
@@ -134,10 +137,10 @@ impl Visitor {
     }
 }
 
-async fn exchange(uri: &Uri, request: Request<Full<Bytes>>) -> Result<Answer> {
+async fn exchange(uri: &Uri, own: Option<&OwnCertificate>, request: Request<Full<Bytes>>) -> Result<Answer> {
     let host = uri.host().context("no host")?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, uri.port_u16().unwrap_or(443)));
-    let connector = TlsConnector::from(Arc::new(trust::any_certificate(b"http/1.1")?));
+    let connector = TlsConnector::from(Arc::new(trust::any_certificate_as(b"http/1.1", own)?));
     let tls = connector.connect(ServerName::try_from(host.to_owned())?, TcpStream::connect(address).await?).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(tls)).await?;
     tokio::spawn(connection);

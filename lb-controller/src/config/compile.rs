@@ -7,6 +7,7 @@ use super::section::{Complaint, Problems, Section};
 use super::{CertificateFiles, Config, tree, values};
 
 mod audit;
+mod client_certificates;
 mod decapsulate;
 mod factors;
 mod identity;
@@ -54,7 +55,8 @@ fn whole(section: Section<'_>, source: &str, folder: &Path) -> Option<Config> {
     let (limits, new_flows) = limits::defaults(&section);
     let services = service::compile(&section, &limits);
     let pools = pool::compile(&section, &services);
-    let routes = route::compile(&section, &services, &pools);
+    let client_certificates = client_certificates::compile(&section, folder);
+    let routes = route::compile(&section, &services, &pools, client_certificates.is_some());
     let step_up = step_up::compile(&section);
     let definitions = vocabulary::compile(&section, &routes, folder);
     let rules = rule::compile(&section, source, &step_up.levels, &definitions.vocabulary);
@@ -70,6 +72,7 @@ fn whole(section: Section<'_>, source: &str, folder: &Path) -> Option<Config> {
         users: user::compile(&section),
         identity_providers: identity::providers(&section, folder),
         tokens: tokens::compile(&section, folder),
+        client_certificates,
         trusted_proxies: section.values("trusted_proxies", values::network),
         trusted_origins: section.values("trusted_origins", values::origin),
         protected_networks: section.values("protected_networks", values::network),

@@ -130,13 +130,21 @@ fn without_secrets(line: &str) -> String {
             let value_start = shown[after_key..].find(':').map_or(shown.len(), |colon| after_key + colon + 1);
             // A hash holds commas itself, so only a comma with a space after it ends a value.
             let value = &shown[value_start..];
-            let value_end = [", ", "}"].iter().filter_map(|end| value.find(end)).min().unwrap_or(value.len());
+            let value_end = end_of_quoted(value)
+                .unwrap_or_else(|| [", ", "}"].iter().filter_map(|end| value.find(end)).min().unwrap_or(value.len()));
             let stars = starred(&value[..value_end]);
             from = value_start + stars.len();
             shown.replace_range(value_start..value_start + value_end, &stars);
         }
     }
     shown
+}
+
+/// Where a value in quotes ends at the latest: a quote within may be what is wrong with the line. `None`: no quotes.
+fn end_of_quoted(value: &str) -> Option<usize> {
+    let quote = value.trim_start().chars().next().filter(|char| matches!(char, '\'' | '"'))?;
+    let (first, last) = (value.find(quote)?, value.rfind(quote)?);
+    Some(if last > first { last + 1 } else { value.len() })
 }
 
 /// A secret that does not stand beside its key (it is on the next line, or the key is misspelt) is known by its looks: a
@@ -227,6 +235,8 @@ mod tests {
                 "- {password_hash: '$argon2id$v=19$m=1,t=2$a$b', totp_secret: AB}",
                 "- {password_hash: ****************************, totp_secret: **}",
             ),
+            ("client_secret: 'it's, so: open'", "client_secret: ***** *** *****"),
+            ("client_secret: 'open, ended", "client_secret: ****** *****"),
             ("totp_secret", "totp_secret"),
             ("      JBSWY3DPEHPK3PXP", "      ****************"),
             ("{totp-secret: 'JBSWY3DPEHPK3PXP', x: 1}", "{totp-secret: '****************', x: 1}"),

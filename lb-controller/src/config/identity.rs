@@ -166,3 +166,22 @@ pub struct IntrospectionClient {
     pub client_id: String,
     pub client_secret: Secret,
 }
+
+/// Certificates that clients may show in the TLS handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// PEM file of the authorities that they come from.
+    pub ca: PathBuf,
+    /// What in a certificate names its user; `None`: it names nobody, and is a fact alone.
+    pub user: Option<CertificateUser>,
+    /// The identity provider that these users come from; `None`: they are built in.
+    pub provider: Option<String>,
+}
+
+/// Where in a certificate its user is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateUser {
+    CommonName,
+    /// The only e-mail address among the subject alternative names.
+    Email,
+}

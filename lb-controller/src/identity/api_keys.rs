@@ -1,6 +1,6 @@
 //! API keys: made, listed, replaced and revoked by the operator, shown once and kept as a hash.
 //!
-//! A key is `lbk_<id>_<secret>`. The id is public: it names the key in lists and logs. The secret has 256 random bits, so
+//! A key is `lbk_<id>.<secret>`. The id is public: it names the key in lists and logs. The secret has 256 random bits, so
 //! a plain SHA-256 of it is as good as the slowest hash, and costs every request nothing.
 
 use std::collections::HashMap;
@@ -193,9 +193,11 @@ impl ApiKeys {
 
     fn find(&self, id: &str) -> Result<[u8; ID_BYTES], KeyError> {
         let bare = id.strip_prefix(PREFIX).unwrap_or(id);
+        // Whoever gives the whole key means it too; the rest is not looked at, and not repeated.
+        let bare = bare.split('.').next().unwrap_or_default();
         let parsed = u64::from_str_radix(bare, 16).ok().filter(|_| bare.len() == 2 * ID_BYTES).map(u64::to_be_bytes);
         let is_known = |id: &[u8; ID_BYTES]| self.known.read().expect("no holder of this lock panics").contains_key(id);
-        parsed.filter(is_known).ok_or_else(|| KeyError::NoSuchKey(id.chars().take(32).collect()))
+        parsed.filter(is_known).ok_or_else(|| KeyError::NoSuchKey(bare.chars().take(16).collect()))
     }
 
     fn save(&self, id: [u8; ID_BYTES], key: ApiKey) -> Result<(), KeyError> {
@@ -252,12 +254,12 @@ fn written(id: [u8; ID_BYTES]) -> String {
 }
 
 fn whole(id: [u8; ID_BYTES], secret: &[u8; SECRET_BYTES]) -> Zeroizing<String> {
-    Zeroizing::new(format!("{PREFIX}{}_{}", written(id), URL_SAFE_NO_PAD.encode(secret)))
+    Zeroizing::new(format!("{PREFIX}{}.{}", written(id), URL_SAFE_NO_PAD.encode(secret)))
 }
 
 /// Only the spelling that [`whole`] writes.
 fn parse(text: &str) -> Option<([u8; ID_BYTES], Zeroizing<[u8; SECRET_BYTES]>)> {
-    let (id, secret) = text.strip_prefix(PREFIX)?.split_once('_')?;
+    let (id, secret) = text.strip_prefix(PREFIX)?.split_once('.')?;
     let is_hex = id.len() == 2 * ID_BYTES && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let id = u64::from_str_radix(id, 16).ok().filter(|_| is_hex)?.to_be_bytes();
     let decoded = Zeroizing::new(URL_SAFE_NO_PAD.decode(secret).ok()?);
@@ -291,7 +293,7 @@ mod tests {
         let outcome = |keys: &ApiKeys, text: &str, now| keys.authenticate(text, now).map(|key| key.user.clone());
         assert_eq!(outcome(&keys, &first, 1_099), Ok("carol".to_owned()));
         assert_eq!(outcome(&keys, &first, 1_100), Err(KeyRefused::Expired));
-        assert!(first.starts_with(&format!("{id}_")), "its list entry names it");
+        assert!(first.starts_with(&format!("{id}.")), "its list entry names it");
 
         keys.require_regeneration(&id).unwrap();
         assert_eq!(outcome(&keys, &first, 1_001), Err(KeyRefused::RegenerateRequired));
@@ -330,7 +332,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let keys = open(&folder);
         let text = keys.create(new("carol"), 1).unwrap();
-        let secret = text.rsplit('_').next().unwrap();
+        let secret = text.rsplit('.').next().unwrap();
         let raw = parse(&text).unwrap().1;
         assert!(!serde_json::to_string(&keys.list()).unwrap().contains(secret));
         drop(keys);
@@ -345,12 +347,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let keys = open(&folder);
         let text = keys.create(new("carol"), 1).unwrap();
-        let (head, secret) = text.rsplit_once('_').unwrap();
+        let (head, secret) = text.rsplit_once('.').unwrap();
         let upper = head.strip_prefix("lbk_").unwrap().to_uppercase();
         for other in [
             String::new(),
             head.to_owned(),
-            format!("{head}_"),
+            format!("{head}."),
             format!("{} ", &*text),
             format!("{}=", &*text),
             secret.to_owned(),
@@ -358,7 +360,7 @@ mod tests {
             assert_eq!(keys.authenticate(&other, 2).err(), Some(KeyRefused::Unknown), "{other}");
         }
         if upper != upper.to_lowercase() {
-            assert_eq!(keys.authenticate(&format!("lbk_{upper}_{secret}"), 2).err(), Some(KeyRefused::Unknown));
+            assert_eq!(keys.authenticate(&format!("lbk_{upper}.{secret}"), 2).err(), Some(KeyRefused::Unknown));
         }
     }
 
@@ -381,7 +383,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_text_makes_parsing_panic(text in "(lbk_)?[0-9a-f_]{0,40}.{0,60}") {
+        fn no_text_makes_parsing_panic(text in "(lbk_)?[0-9a-f.]{0,40}.{0,60}") {
             if let Some((id, secret)) = parse(&text) {
                 proptest::prop_assert_eq!(&*whole(id, &secret), &text);
             }

@@ -36,6 +36,8 @@ pub(crate) enum BadToken {
     Audience,
     #[error("it has expired")]
     Expired,
+    #[error("its issuer says that it is not active")]
+    Inactive,
     #[error("it is not valid yet: {0} is in the future")]
     Early(&'static str),
     #[error("it is not for this login")]

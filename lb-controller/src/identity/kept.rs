@@ -22,8 +22,19 @@ const FRESH_SECONDS: u64 = 300;
 const USABLE_SECONDS: u64 = 24 * 3600;
 /// Between two questions that somebody waits for, after one that failed.
 const PAUSE_AFTER_FAILURE_SECONDS: u64 = 3;
-/// Between two questions that anybody can cause, by naming a key that does not exist.
-pub(super) const PAUSE_ON_DEMAND_SECONDS: u64 = 30;
+/// Between two questions that anybody can cause, by naming a key that does not exist; and between two in the background.
+const PAUSE_SECONDS: u64 = 30;
+
+/// Why the issuer is to be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    /// There is nothing that would do.
+    Needed,
+    /// What is there will do, and is old.
+    Stale,
+    /// What is there lacks something. The first such question goes through at once: keys are changed at any time.
+    Lacking,
+}
 
 type Fetching<T> = Pin<Box<dyn Future<Output = Result<T, Unavailable>> + Send>>;
 
@@ -46,6 +57,18 @@ struct Fetched<T> {
 struct Attempt {
     at: UnixSeconds,
     failure: Option<Unavailable>,
+    /// When the last question was asked because something was lacking.
+    lacking_at: Option<UnixSeconds>,
+}
+
+impl Attempt {
+    fn is_too_recent(&self, reason: Reason, now: UnixSeconds) -> bool {
+        match reason {
+            Reason::Needed => self.failure.is_some() && now < self.at.saturating_add(PAUSE_AFTER_FAILURE_SECONDS),
+            Reason::Stale => now < self.at.saturating_add(PAUSE_SECONDS),
+            Reason::Lacking => self.lacking_at.is_some_and(|at| now < at.saturating_add(PAUSE_SECONDS)),
+        }
+    }
 }
 
 impl<T: PartialEq + Send + Sync + 'static> Kept<T> {
@@ -70,11 +93,11 @@ impl<T: PartialEq + Send + Sync + 'static> Kept<T> {
         match self.usable(now) {
             Some((value, age)) => {
                 if age >= FRESH_SECONDS {
-                    self.runtime.spawn(self.clone().refresh(now - age + 1, PAUSE_ON_DEMAND_SECONDS));
+                    self.runtime.spawn(self.clone().refresh(now - age + 1, Reason::Stale));
                 }
                 Ok(value)
             }
-            None => self.ask(now, PAUSE_AFTER_FAILURE_SECONDS).await,
+            None => self.ask(now, Reason::Needed).await,
         }
     }
 
@@ -85,25 +108,20 @@ impl<T: PartialEq + Send + Sync + 'static> Kept<T> {
         let now = self.clock.now();
         match self.usable(now) {
             Some((value, age)) if age < most_seconds => Ok(value),
-            _ => self.ask(now.saturating_sub(most_seconds) + 1, PAUSE_AFTER_FAILURE_SECONDS).await,
+            _ => self.ask(now.saturating_sub(most_seconds) + 1, Reason::Needed).await,
         }
     }
 
     /// Asks the issuer again, unless that was done lately; then what is there must do.
     pub(super) async fn get_anew(self: &Arc<Self>) -> Result<Arc<T>, Unavailable> {
         let now = self.clock.now();
-        let outcome = self.ask(now + 1, PAUSE_ON_DEMAND_SECONDS).await;
+        let outcome = self.ask(now + 1, Reason::Lacking).await;
         outcome.or_else(|unavailable| self.usable(now).map(|(value, _)| value).ok_or(unavailable))
     }
 
     /// Counts up when the value becomes another.
     pub(super) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
-    }
-
-    /// Seconds since it was fetched; `None`: never.
-    pub(super) fn age_seconds(&self) -> Option<u64> {
-        self.value.load().as_ref().map(|fetched| self.clock.now().saturating_sub(fetched.at))
     }
 
     fn usable(&self, now: UnixSeconds) -> Option<(Arc<T>, u64)> {
@@ -115,21 +133,21 @@ impl<T: PartialEq + Send + Sync + 'static> Kept<T> {
 
     /// Waits for [`Kept::refresh`]. It runs by itself: a client that goes away must not take the answer along for which
     /// others wait.
-    async fn ask(self: &Arc<Self>, since: UnixSeconds, pause_seconds: u64) -> Result<Arc<T>, Unavailable> {
-        let asking = self.runtime.spawn(self.clone().refresh(since, pause_seconds));
+    async fn ask(self: &Arc<Self>, since: UnixSeconds, reason: Reason) -> Result<Arc<T>, Unavailable> {
+        let asking = self.runtime.spawn(self.clone().refresh(since, reason));
         asking.await.unwrap_or_else(|error| {
             Err(Unavailable::Unusable { url: "the answer".to_owned(), reason: error.to_string() })
         })
     }
 
     /// A value fetched at or after `since`: one that came while we waited for our turn, or a new one.
-    async fn refresh(self: Arc<Self>, since: UnixSeconds, pause_seconds: u64) -> Result<Arc<T>, Unavailable> {
+    async fn refresh(self: Arc<Self>, since: UnixSeconds, reason: Reason) -> Result<Arc<T>, Unavailable> {
         let mut last = self.last_attempt.lock().await;
         let now = self.clock.now();
         if let Some(fetched) = self.value.load().as_ref().filter(|fetched| fetched.at >= since) {
             return Ok(fetched.value.clone());
         }
-        if let Some(attempt) = last.as_ref().filter(|attempt| now < attempt.at.saturating_add(pause_seconds)) {
+        if let Some(attempt) = last.as_ref().filter(|attempt| attempt.is_too_recent(reason, now)) {
             return match (&attempt.failure, self.value.load().as_ref()) {
                 (None, Some(fetched)) => Ok(fetched.value.clone()),
                 (Some(failure), _) => Err(failure.clone().some_time_ago(now.saturating_sub(attempt.at))),
@@ -137,7 +155,9 @@ impl<T: PartialEq + Send + Sync + 'static> Kept<T> {
             };
         }
         let outcome = (self.fetch)().await;
-        *last = Some(Attempt { at: now, failure: outcome.as_ref().err().cloned() });
+        let lacking_before = last.as_ref().and_then(|attempt| attempt.lacking_at);
+        let lacking_at = if reason == Reason::Lacking { Some(now) } else { lacking_before };
+        *last = Some(Attempt { at: now, failure: outcome.as_ref().err().cloned(), lacking_at });
         let value = outcome.inspect_err(|unavailable| tracing::warn!(%unavailable, "an issuer cannot be asked"))?;
         let value = Arc::new(value);
         let is_another = self.value.load().as_ref().is_none_or(|before| before.value != value);
@@ -214,8 +234,8 @@ mod tests {
             }
         }
         let asked = issuer.asked.load(Ordering::SeqCst) as u64;
-        assert!(asked <= 1 + 300 / PAUSE_ON_DEMAND_SECONDS, "{asked} questions");
-        assert!(asked >= 300 / PAUSE_ON_DEMAND_SECONDS, "{asked} questions");
+        assert!(asked <= 1 + 300 / PAUSE_SECONDS, "{asked} questions");
+        assert!(asked >= 300 / PAUSE_SECONDS, "{asked} questions");
     }
 
     #[tokio::test]

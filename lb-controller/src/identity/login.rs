@@ -85,6 +85,15 @@ struct TokenResponse {
 #[derive(Deserialize)]
 struct ErrorResponse {
     error: String,
+    error_description: Option<String>,
+}
+
+impl ErrorResponse {
+    /// For logs: an operator who mistyped something is told so by the provider.
+    fn text(&self) -> String {
+        let description = self.error_description.as_deref().unwrap_or_default();
+        shortened(&format!("{} {description}", self.error)).trim_end().to_owned()
+    }
 }
 
 impl Provider {
@@ -120,9 +129,9 @@ impl Provider {
         let answer = self.post_as_client(metadata, url, parameters).await?;
         // 201 (RFC 9126 §2.2).
         if !answer.status.is_success() {
-            let error =
-                answer.parse::<ErrorResponse>(url).map_or_else(|_| answer.status.to_string(), |error| error.error);
-            return Err(Unavailable::Unusable { url: url.to_owned(), reason: shortened(&error) });
+            let error = answer.parse::<ErrorResponse>(url);
+            let reason = error.map_or_else(|_| answer.status.to_string(), |error| error.text());
+            return Err(Unavailable::Unusable { url: url.to_owned(), reason });
         }
         let pushed: Pushed = answer.parse(url)?;
         Ok(vec![("client_id", self.config.client_id.clone()), ("request_uri", pushed.request_uri)])
@@ -168,7 +177,7 @@ impl Provider {
         let answer = self.post_as_client(metadata, url, form).await?;
         if answer.status == http::StatusCode::BAD_REQUEST {
             // The code was used before, has expired, or is another client's.
-            return Err(LoginError::Declined(shortened(&answer.parse::<ErrorResponse>(url)?.error)));
+            return Err(LoginError::Declined(answer.parse::<ErrorResponse>(url)?.text()));
         }
         let tokens: TokenResponse = answer.json(url)?;
         Ok(tokens.id_token.ok_or(BadToken::Claim("id_token"))?)
@@ -194,7 +203,9 @@ impl Provider {
             Some(secret) if !in_form => Some(basic(client_id, secret.reveal())),
             _ => None,
         };
-        form.push(("client_id", client_id.clone()));
+        if !form.iter().any(|(name, _)| *name == "client_id") {
+            form.push(("client_id", client_id.clone()));
+        }
         if let (Some(secret), true) = (client_secret, in_form) {
             form.push(("client_secret", secret.reveal().to_owned()));
         }
@@ -260,7 +271,7 @@ fn declined(error: &str) -> LoginError {
 
 /// A provider's error code is shown and logged; whoever can make up a redirect can make it up.
 fn shortened(error: &str) -> String {
-    error.chars().filter(|char| char.is_ascii_alphanumeric() || "_- ".contains(*char)).take(64).collect()
+    error.chars().filter(|char| char.is_ascii_alphanumeric() || "_- '.".contains(*char)).take(160).collect()
 }
 
 /// RFC 6749 §2.3.1: both parts are form-encoded first.
@@ -338,7 +349,7 @@ mod tests {
     fn an_error_code_is_never_repeated_whole() {
         assert_eq!(shortened("access_denied"), "access_denied");
         assert_eq!(shortened("<script>\r\nSet-Cookie: a"), "scriptSet-Cookie a");
-        assert_eq!(shortened(&"x".repeat(500)).len(), 64);
+        assert_eq!(shortened(&"x".repeat(500)).len(), 160);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::identity::{self, Identities};
 use crate::lists::{self, Follower, Lists, Prepared};
 use crate::pool::Pools;
 use crate::reconcile::Wish;
-use crate::serve::tls::{CertificateSwitch, Certificates, self_signed};
+use crate::serve::tls::{CertificateSwitch, Certificates, ClientAuthorities, self_signed};
 
 /// What a new configuration reaches.
 pub(super) struct Reload {
@@ -90,6 +90,9 @@ impl Reload {
         let _ = self.wishes.send(Wish::Config(config.clone()));
         self.health.watch(&pools);
         self.edge.replace_snapshot(Snapshot { version, config, pools, identities });
+        if let Err(error) = client_authorities(&self.edge) {
+            tracing::error!("the authorities of client certificates stay as they were: {error:#}");
+        }
         tracing::info!(version, "new configuration in force");
     }
 
@@ -143,9 +146,18 @@ pub(super) fn certificates(config: &Config) -> anyhow::Result<Certificates> {
     read(&[self_signed(&config.state_dir, &names)?])
 }
 
+/// Puts the authorities of client certificates in force that the present configuration names.
+pub(super) fn client_authorities(edge: &Edge) -> anyhow::Result<()> {
+    let snapshot = edge.snapshot();
+    let file = snapshot.config.client_certificates.as_ref().map(|certificates| certificates.ca.as_path());
+    Ok(edge.client_authorities.load(file)?)
+}
+
 /// Whether the files that the configuration names for identity providers and token issuers can be used.
 pub fn check_issuers(config: &Config) -> Result<(), Failure> {
-    identity::check(config).or_exit(ExitKind::Config)
+    identity::check(config).or_exit(ExitKind::Config)?;
+    let authorities = config.client_certificates.as_ref().map(|certificates| certificates.ca.as_path());
+    ClientAuthorities::default().load(authorities).or_exit(ExitKind::Certificate)
 }
 
 /// Whether the certificates that the configuration names can be served; makes none.

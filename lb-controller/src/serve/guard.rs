@@ -46,6 +46,7 @@ pub fn check(config: &Config, peer: &Peer, mut request: Request<Incoming>) -> Re
         headers: parts.headers,
         body: InboundBody::Streaming(body),
         client,
+        certificate: peer.certificate.clone(),
         upgrade,
     })
 }

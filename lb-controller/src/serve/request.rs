@@ -1,12 +1,14 @@
 //! A request that passed the framing guard. It is parsed once: what the rules judge is what the backend receives.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use hyper::body::Incoming;
 
 use crate::serve::access_log::RequestId;
+use crate::serve::client_certificate::ClientCertificate;
 
 /// The other end of one connection.
 #[derive(Clone, Debug)]
@@ -19,6 +21,8 @@ pub struct Peer {
     pub server_name: Option<String>,
     /// The connection is h2.
     pub h2: bool,
+    /// What the client proved to hold in the handshake, verified by the configured authorities.
+    pub certificate: Option<Arc<ClientCertificate>>,
 }
 
 /// One request after the guard.
@@ -39,6 +43,8 @@ pub struct Inbound {
     pub headers: HeaderMap,
     pub body: InboundBody,
     pub client: Client,
+    /// Of the connection.
+    pub certificate: Option<Arc<ClientCertificate>>,
     /// Present when the client asked for an upgrade (WebSocket): hyper's handle and the protocol's name.
     pub upgrade: Option<(hyper::upgrade::OnUpgrade, String)>,
 }
@@ -75,6 +81,7 @@ impl Inbound {
             headers: self.headers.clone(),
             body: InboundBody::Whole(body.clone()),
             client: self.client,
+            certificate: self.certificate.clone(),
             upgrade: None,
         })
     }

@@ -43,6 +43,8 @@ pub enum Refusal {
     BodyTooLarge,
     /// `Expect` with anything but `100-continue`.
     ExpectationFailed,
+    /// The route is for clients that show a certificate.
+    NoCertificate,
     /// The TLS handshake was for another host than the request is.
     Misdirected,
     /// The backend could not be reached, or broke off before its response.
@@ -172,6 +174,12 @@ impl Refusal {
                 "too-large",
                 "Body too large",
                 "The request body is larger than this route inspects.",
+            ),
+            Refusal::NoCertificate => shape(
+                StatusCode::FORBIDDEN,
+                "client_certificate_required",
+                "Client certificate required",
+                "Connect again with a certificate of an authority that this service trusts.",
             ),
             Refusal::ExpectationFailed => shape(
                 StatusCode::EXPECTATION_FAILED,

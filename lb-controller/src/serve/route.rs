@@ -39,6 +39,14 @@ fn path_matches(pattern: &str, path: &str) -> bool {
     }
 }
 
+/// A client that shows no certificate of a trusted authority goes no further where one is needed.
+pub fn check_certificate(route: &Route, request: &Inbound) -> Result<(), Refusal> {
+    match route.needs_certificate && request.certificate.is_none() {
+        true => Err(Refusal::NoCertificate),
+        false => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{is_reserved, path_matches};

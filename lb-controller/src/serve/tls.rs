@@ -1,5 +1,6 @@
 //! TLS towards clients: which certificate for which server name, swapped without dropping a connection.
 
+mod client_authorities;
 mod files;
 mod self_signed;
 
@@ -12,6 +13,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+pub use client_authorities::ClientAuthorities;
 pub use files::TlsError;
 pub use self_signed::self_signed;
 
@@ -91,10 +93,13 @@ impl ResolvesServerCert for CertificateSwitch {
 ///
 /// Resumption is by tickets alone: a table of sessions would be memory that clients can fill. No early data, so no
 /// request can be replayed (RFC 8470).
-pub fn server_config(certificates: Arc<CertificateSwitch>) -> Result<Arc<ServerConfig>, rustls::Error> {
+pub fn server_config(
+    certificates: Arc<CertificateSwitch>,
+    clients: Arc<ClientAuthorities>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients)
         .with_cert_resolver(certificates);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});

@@ -33,6 +33,9 @@ impl StepUp {
         if let Err(refused) = self.csrf_check(visit.config, &request, Some(session)) {
             return refused;
         }
+        if session.is_by_token() {
+            return self.challenge_token(visit, &request, session, &challenge);
+        }
         if challenge.ways.is_empty() {
             return self.impossible(visit, &request, session, &challenge);
         }
@@ -46,7 +49,7 @@ impl StepUp {
         let terms = Terms::new(&challenge.unmet, challenge.methods(), session, (&visit.config.step_up.levels, now));
         let answer = match kind {
             ClientKind::Browser => see_other(&format!("/.lb/challenge/{id}")),
-            ClientKind::Grpc => with_terms(grpc::step_up(&terms, &format!("/.lb/challenge/{id}")), &terms),
+            ClientKind::Grpc => with_terms(grpc::step_up(&terms, Some(&format!("/.lb/challenge/{id}"))), &terms),
             ClientKind::Api | ClientKind::Preflight => api_challenge(&id, &challenge, &terms, lifetime_seconds),
         };
         let transaction = Transaction {
@@ -166,11 +169,22 @@ impl StepUp {
         challenge: &Challenge,
         transaction: Option<&RandomId>,
     ) {
+        let result = if transaction.is_some() { "issued" } else { "impossible" };
+        self.audit_asked(visit, request, (session, challenge), result, transaction);
+    }
+
+    pub(super) fn audit_asked(
+        &self,
+        visit: &Visit<'_>,
+        request: &Inbound,
+        (session, challenge): (&Session, &Challenge),
+        result: &str,
+        transaction: Option<&RandomId>,
+    ) {
         let tag = self.tags.tag(session.user());
         let rules: Vec<&str> = challenge.unmet.iter().map(|(rule, _)| &**rule).collect();
         let required: Vec<_> = challenge.unmet.iter().map(|(_, requirement)| describe(requirement)).collect();
         let had = describe_had(session, &visit.config.step_up.levels, self.clock.now());
-        let result = if transaction.is_some() { "issued" } else { "impossible" };
         let transaction = transaction.map(RandomId::to_string);
         Event {
             rule: Some(&rules.join(",")),

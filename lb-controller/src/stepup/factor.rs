@@ -3,6 +3,7 @@
 pub(super) mod approval;
 pub(super) mod base32;
 mod captcha;
+pub(in crate::stepup) mod certificate;
 pub(super) mod developer_key;
 pub(super) mod email;
 pub(super) mod external;
@@ -20,6 +21,7 @@ pub(super) mod recovery;
 pub(super) mod sent_code;
 pub(super) mod services;
 pub(super) mod sms;
+pub(in crate::stepup) mod token;
 pub(crate) mod totp;
 
 use std::net::IpAddr;

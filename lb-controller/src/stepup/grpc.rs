@@ -23,10 +23,11 @@ pub(super) fn refusal(status: StatusCode, message: &str) -> OwnResponse {
     trailers_only(code, message)
 }
 
-/// More proof is needed: how much, and where it is given.
-pub(super) fn step_up(terms: &Terms, challenge_url: &str) -> OwnResponse {
+/// More proof is needed: how much, and where it is given; without a place, at the token's issuer.
+pub(super) fn step_up(terms: &Terms, challenge_url: Option<&str>) -> OwnResponse {
     const MESSAGE: &str = "step-up required";
-    let mut facts = vec![("acr_values", terms.acr.clone()), ("challenge_url", challenge_url.to_owned())];
+    let mut facts = vec![("acr_values", terms.acr.clone())];
+    facts.extend(challenge_url.map(|url| ("challenge_url", url.to_owned())));
     facts.extend(terms.max_age_seconds.map(|seconds| ("max_age", seconds.to_string())));
     let details = STANDARD_NO_PAD.encode(error_info(MESSAGE, &facts));
     let mut response = trailers_only(UNAUTHENTICATED, MESSAGE);
@@ -109,7 +110,7 @@ mod tests {
     fn another_reader_of_protobuf_finds_what_is_required_and_where_to_prove_it() {
         let url = format!("/.lb/challenge/{}", "a".repeat(200));
         let terms = Terms { acr: "urn:lb:acr:2".to_owned(), max_age_seconds: Some(300) };
-        let response = step_up(&terms, &url);
+        let response = step_up(&terms, Some(&url));
         assert_eq!(response.headers()["grpc-status"], "16");
         let details = STANDARD_NO_PAD.decode(&response.headers()["grpc-status-details-bin"]).unwrap();
         let status = Status::decode(&*details).unwrap();

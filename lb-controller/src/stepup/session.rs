@@ -5,11 +5,11 @@ use aws_lc_rs::digest::{SHA256, digest};
 use lb_policy::{Level, Levels, Method, ProvedFactor, SessionFacts, Strength, UnixSeconds};
 
 use super::account::{Account, AccountId};
-use super::factor::FactorVerified;
+use super::factor::{self, FactorVerified};
 use super::random_id::RandomId;
 use super::revocation;
 use crate::config::{Config, StepUpConfig, User};
-use crate::identity::VerifiedClaims;
+use crate::identity::{ApiKey, Scheme, VerifiedClaims, VerifiedToken};
 
 /// A valid session. It begins and rises only by a factor that has verified something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,12 +30,32 @@ pub struct Session {
     at_provider: Option<AtProvider>,
     /// When the login was.
     begun_at: UnixSeconds,
+    /// How it comes along with requests.
+    carrier: Carrier,
     /// When `id` was made.
     pub(super) issued_at: UnixSeconds,
     /// The last request, to the minute.
     pub(super) seen_at: UnixSeconds,
     /// When it ends, whatever happens.
     pub(super) ends_at: UnixSeconds,
+}
+
+/// How a session comes along with requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Carrier {
+    /// Sealed in a cookie, from login to logout.
+    Cookie,
+    /// With the connection: a client certificate, and no cookie.
+    Certificate,
+    /// Made for this request from an access token or an API key.
+    Token {
+        scheme: Scheme,
+        /// Of an access token: the issuer's name.
+        issuer: Option<String>,
+        /// A person stands behind it.
+        has_user: bool,
+        scopes: Vec<String>,
+    },
 }
 
 /// How a provider names what may end a session of ours, hashed.
@@ -61,6 +81,7 @@ impl Session {
             groups: built_in.map(|user| user.groups.clone()).unwrap_or_default(),
             factors: proof.all().collect(),
             at_provider: None,
+            carrier: Carrier::Cookie,
             credentials: built_in.map(credentials_of).unwrap_or_default(),
             begun_at: now,
             issued_at: now,
@@ -81,6 +102,80 @@ impl Session {
             raised.factors.push(proved);
         }
         Some(raised)
+    }
+
+    /// Whoever an access token speaks for, for one request.
+    pub(super) fn of_token(token: &VerifiedToken, scheme: Scheme, now: UnixSeconds) -> Session {
+        let carrier = Carrier::Token {
+            scheme,
+            issuer: Some(token.issuer.clone()),
+            has_user: token.has_user,
+            scopes: token.scopes.clone(),
+        };
+        let factors = factor::token::proved(token).iter().flat_map(FactorVerified::all).collect();
+        let groups = token.groups.clone();
+        Session::for_one_request(factor::token::account(token), groups, factors, (now, token.expires_at), carrier)
+    }
+
+    /// Whoever an API key acts for, for one request. A key proves no factor.
+    pub(super) fn of_api_key(key: &ApiKey, now: UnixSeconds) -> Session {
+        let carrier =
+            Carrier::Token { scheme: Scheme::Bearer, issuer: None, has_user: false, scopes: key.scopes.clone() };
+        let account = AccountId { issuer: None, name: key.user.clone() };
+        let ends_at = key.expires_at.unwrap_or(u64::MAX);
+        Session::for_one_request(account, key.groups.clone(), Vec::new(), (now, ends_at), carrier)
+    }
+
+    /// Whoever holds the connection's client certificate.
+    pub(super) fn of_certificate(proof: &FactorVerified, groups: Vec<String>, now: UnixSeconds) -> Session {
+        let factors = proof.all().collect();
+        Session::for_one_request(proof.account().clone(), groups, factors, (now, u64::MAX), Carrier::Certificate)
+    }
+
+    fn for_one_request(
+        account: AccountId,
+        groups: Vec<String>,
+        factors: Vec<ProvedFactor>,
+        (now, ends_at): (UnixSeconds, UnixSeconds),
+        carrier: Carrier,
+    ) -> Session {
+        // Nothing is kept under its ids: there is no transaction, and the token itself is what can be revoked.
+        let nobody = RandomId::from_bytes([0; 16]);
+        Session {
+            id: nobody,
+            login: nobody,
+            account,
+            groups,
+            factors,
+            credentials: [0; 8],
+            at_provider: None,
+            carrier,
+            begun_at: now,
+            issued_at: now,
+            seen_at: now,
+            ends_at,
+        }
+    }
+
+    pub(super) fn carrier(&self) -> &Carrier {
+        &self.carrier
+    }
+
+    pub(super) fn is_by_token(&self) -> bool {
+        matches!(self.carrier, Carrier::Token { .. })
+    }
+
+    pub(super) fn is_by_cookie(&self) -> bool {
+        self.carrier == Carrier::Cookie
+    }
+
+    /// The same, with what the connection's certificate proves at this moment.
+    pub(super) fn with_certificate(mut self, proof: &FactorVerified) -> Session {
+        if *proof.account() == self.account {
+            self.factors.retain(|factor| factor.method != proof.proved().method);
+            self.factors.push(proof.proved());
+        }
+        self
     }
 
     /// The session of somebody whom a provider knows, with what it says of them.
@@ -234,6 +329,7 @@ impl Session {
             credentials,
             at_provider,
             begun_at,
+            carrier: Carrier::Cookie,
             issued_at,
             seen_at,
             ends_at,
@@ -329,7 +425,8 @@ mod tests {
     fn the_longest_user_name_still_fits_a_cookie_of_one_kilobyte() {
         let mut session = testing::session("alice", 1_000);
         session.account = AccountId { issuer: Some("corporate".to_owned()), name: "x".repeat(256) };
-        session.groups.clear();
+        session.at_provider = Some(AtProvider { session: Some([1; 16]), subject: [2; 16] });
+        session.groups = vec!["staff".to_owned(), "support".to_owned()];
         session.factors = Method::all().map(|method| ProvedFactor::ordinary(method, 1_000)).collect();
         assert_eq!(Session::decode(&session.encode()), Some(session.clone()));
         let sealed_bytes = session.encode().len() + 12 + 16;

@@ -13,6 +13,7 @@ pub(super) enum Level {
     Tables,
     Programs,
     Namespaces,
+    Peers,
     Browser,
     Scene,
 }
@@ -30,18 +31,22 @@ const LEVEL_OF_FILE: &[(&str, Level)] = &[
     ("packets_services", Level::Programs),
     ("packets_tunnels", Level::Programs),
     ("load_matrix", Level::Programs),
+    ("federation", Level::Peers),
+    ("bearer", Level::Peers),
+    ("client_certificates", Level::Peers),
     ("browser", Level::Browser),
 ];
 
 impl Level {
-    pub(super) const ALL: [Level; 5] =
-        [Level::Tables, Level::Programs, Level::Namespaces, Level::Browser, Level::Scene];
+    pub(super) const ALL: [Level; 6] =
+        [Level::Tables, Level::Programs, Level::Namespaces, Level::Peers, Level::Browser, Level::Scene];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Level::Tables => "tables",
             Level::Programs => "programs",
             Level::Namespaces => "namespaces",
+            Level::Peers => "peers",
             Level::Browser => "browser",
             Level::Scene => "scene",
         }
@@ -52,6 +57,7 @@ impl Level {
             Level::Tables => "functions, and servers on loopback",
             Level::Programs => "packet in, verdict, counters and packet out, in the kernel's own runner",
             Level::Namespaces => "real packets between network namespaces",
+            Level::Peers => "the whole program beside other people's: an identity provider",
             Level::Browser => "a headless Chromium",
             Level::Scene => "the demo, driven unattended",
         }
@@ -60,7 +66,7 @@ impl Level {
     /// What is lacking here, if anything.
     pub(super) fn can_run(self) -> Result<(), &'static str> {
         match self {
-            Level::Tables => Ok(()),
+            Level::Tables | Level::Peers => Ok(()),
             Level::Programs | Level::Namespaces | Level::Scene if !run::is_root() => Err("needs root"),
             Level::Browser if run::find_program("chromedriver").is_none() => {
                 Err("needs Chromium and its driver; as root: cargo xtask setup --for test")

@@ -105,7 +105,7 @@ fn scopes(section: &Section<'_>) -> Vec<String> {
 }
 
 /// RFC 6749 §3.3.
-fn scope(text: &str) -> Result<String, Complaint> {
+pub(super) fn scope(text: &str) -> Result<String, Complaint> {
     let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
     if text.is_empty() || text.len() > 256 || !text.bytes().all(plain) {
         return Err(Complaint::new(format!("`{text}` is no scope"), "write each scope as an entry of its own"));

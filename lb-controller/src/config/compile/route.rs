@@ -8,17 +8,23 @@ use super::super::section::{Complaint, Problems, Section};
 use super::super::tree::{Key, Node};
 use super::super::values;
 use super::super::{PoolConfig, Route, Service};
+use super::identity::scope;
 
 /// What the gateway itself answers on the data port; a route there would never be reached.
 const RESERVED_SEGMENT: &str = ".lb";
 
-pub(super) fn compile(config: &Section<'_>, services: &[Service], pools: &[PoolConfig]) -> Vec<Route> {
+pub(super) fn compile(
+    config: &Section<'_>,
+    services: &[Service],
+    pools: &[PoolConfig],
+    asks_for_certificates: bool,
+) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
     // Where all packets are sent on there is no request to route.
     let is_l4_alone = !services.is_empty() && !services.iter().any(Service::is_local);
     let nodes = if is_l4_alone { config.list("routes") } else { config.require_list("routes") };
     for node in nodes {
-        let Some(route) = route(node, pools, config.problems) else { continue };
+        let Some(route) = route(node, pools, asks_for_certificates, config.problems) else { continue };
         if routes.iter().any(|other| other.host == route.host && other.path == route.path) {
             config.problems.report(&node.place, "another route takes this host and path");
         }
@@ -33,7 +39,7 @@ fn precedence(route: &Route) -> (bool, bool, Reverse<usize>) {
     (route.host.is_none(), route.path.ends_with("/**"), Reverse(route.path.len()))
 }
 
-fn route(node: &Node, pools: &[PoolConfig], problems: &Problems) -> Option<Route> {
+fn route(node: &Node, pools: &[PoolConfig], asks_for_certificates: bool, problems: &Problems) -> Option<Route> {
     let section = Section::open("a route", node, problems)?;
     let host_given = section.has("host");
     let host = section.value("host", host);
@@ -45,11 +51,18 @@ fn route(node: &Node, pools: &[PoolConfig], problems: &Problems) -> Option<Route
     let public = section.value("public", values::boolean);
     let backend_step_up = section.value("backend_step_up", values::boolean).unwrap_or(false);
     let labels = section.get("labels").map(|node| labels(node, problems)).unwrap_or_default();
+    let scopes = section.values("scopes", scope);
+    let needs_certificate = section.value("client_certificate", |text| match text {
+        "required" if asks_for_certificates => Ok(true),
+        "required" => Err(Complaint::new("nobody is asked for a certificate", "say whose under `client_certificates`")),
+        _ => Err(Complaint::unknown("value", text, ["required"])),
+    });
     section.finish();
     if host_given && host.is_none() {
         return None;
     }
-    Some(Route { backend_step_up, labels, ..Route::new(host, path?, pool?, public.unwrap_or(false)) })
+    let route = Route::new(host, path?, pool?, public.unwrap_or(false));
+    Some(Route { backend_step_up, labels, scopes, needs_certificate: needs_certificate.unwrap_or(false), ..route })
 }
 
 /// Names that conditions can write, as in `route.labels.env`, and any values.

@@ -25,7 +25,7 @@ pub(super) async fn ask(issuer: &Issuer, token: &str) -> Result<VerifiedToken, T
 /// What the issuer says of the token is judged like the claims of one that it signed.
 fn accept(issuer: &Issuer, mut answer: Map<String, Value>) -> Result<VerifiedToken, TokenRefused> {
     if answer.get("active") != Some(&Value::Bool(true)) {
-        return Err(BadToken::Expired.into());
+        return Err(BadToken::Inactive.into());
     }
     // Optional in an answer (RFC 7662 §2.2), and there is no doubt about who gave it.
     answer.entry("iss").or_insert_with(|| issuer.config.issuer.clone().into());

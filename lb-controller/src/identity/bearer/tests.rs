@@ -87,7 +87,8 @@ async fn an_access_token_is_its_issuers_word_for_this_audience_now_and_no_other_
     const MEANT: &str = "an access token is meant";
     const NEITHER: &str = "an ID token or a logout token is no access token";
     let (marked, unmarked): (&[&str], &[&str]) = (&["at+jwt"], &["at+jwt", "jwt"]);
-    let rows: &[(&str, &[&str], &str, Value, Result<(), TokenRefused>)] = &[
+    type Row<'a> = (&'a str, &'a [&'a str], &'a str, Value, Result<(), TokenRefused>);
+    let rows: &[Row<'_>] = &[
         ("honest", marked, "at+jwt", json!({}), Ok(())),
         ("with its full media type", marked, "application/at+JWT", json!({}), Ok(())),
         ("for several audiences", marked, "at+jwt", json!({"aud": ["x", "https://api.example"]}), Ok(())),
@@ -213,7 +214,8 @@ async fn a_token_bound_to_a_key_counts_with_a_fresh_proof_for_this_request_once(
     let bad = |bad| Err(TokenRefused::Proof(bad));
     let jwk = serde_json::to_value(keys().0).unwrap();
     let header = json!({"typ": "dpop+jwt", "jwk": jwk});
-    let rows: &[(&str, &str, Value, Value, Result<(), TokenRefused>)] = &[
+    type Row<'a> = (&'a str, &'a str, Value, Value, Result<(), TokenRefused>);
+    let rows: &[Row<'_>] = &[
         ("honest", &bound, header.clone(), json!({}), Ok(())),
         ("another method", &bound, header.clone(), json!({"htm": "POST"}), possession("htm is another method")),
         (

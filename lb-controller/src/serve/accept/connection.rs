@@ -6,6 +6,7 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -19,6 +20,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::Worker;
 use crate::serve::body::ResponseBody;
+use crate::serve::client_certificate::ClientCertificate;
 use crate::serve::framing::Refereed;
 use crate::serve::h2::Gathering;
 use crate::serve::request::Peer;
@@ -73,6 +75,7 @@ where
             local,
             server_name: session.server_name().map(str::to_ascii_lowercase),
             h2: session.alpn_protocol() == Some(b"h2"),
+            certificate: session.peer_certificates().and_then(ClientCertificate::read).map(Arc::new),
         };
         Some((stream, Rc::new(peer)))
     }

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use lb_policy::Method;
 
-use super::{Errand, Trip, clear_trips, idp_unavailable, leave_for, no_such_provider, transaction_of};
+use super::{Errand, Trip, clear_trips, idp_unavailable, no_such_provider, transaction_of};
 use crate::audit::Event;
 use crate::identity::{AuthorizationResponse, LoginError, VerifiedClaims};
 use crate::serve::request::Inbound;
@@ -147,19 +147,6 @@ impl StepUp {
         let tag = claims.map(|claims| self.tags.tag(&claims.user));
         let event = self.event(event, result, request, tag.as_deref());
         Event { factor: Some(Method::IdentityProvider.name()), ..event }.record();
-    }
-
-    /// For links of the login page; the browser is told where it goes.
-    pub(in crate::stepup) async fn provider_logout(
-        &self,
-        visit: &Visit<'_>,
-        request: &Inbound,
-        session: &Session,
-    ) -> Option<OwnResponse> {
-        let provider = visit.identities.provider(session.account().issuer.as_deref()?)?;
-        let id_token = self.take_for_logout(session).await;
-        let back = format!("https://{}/.lb/login", request.authority);
-        provider.logout_url(id_token.as_deref(), &back).await.map(|url| leave_for(&url))
     }
 }
 

@@ -3,7 +3,7 @@
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
-use super::{idp_unavailable, no_such_provider};
+use super::{idp_unavailable, leave_for, no_such_provider};
 use crate::identity::{EndedThere, NotVerified, VerifiedClaims};
 use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
@@ -45,6 +45,19 @@ impl StepUp {
         }
     }
 
+    /// Sends a browser that has logged out here on to its provider, to log out there too (RP-Initiated Logout 1.0).
+    pub(in crate::stepup) async fn provider_logout(
+        &self,
+        visit: &Visit<'_>,
+        request: &Inbound,
+        session: &Session,
+    ) -> Option<OwnResponse> {
+        let provider = visit.identities.provider(session.account().issuer.as_deref()?)?;
+        let id_token = self.take_for_logout(session).await;
+        let back = format!("https://{}/.lb/login", request.authority);
+        provider.logout_url(id_token.as_deref(), &back).await.map(|url| leave_for(&url))
+    }
+
     async fn end_of_provider(&self, visit: &Visit<'_>, name: &str, ended: EndedThere) -> Result<(), ()> {
         let (revocations, now) = (self.revocations.clone(), self.clock.now());
         let until = now + visit.config.step_up.session_lifetime.as_secs();
@@ -77,7 +90,7 @@ impl StepUp {
         }
     }
 
-    pub(super) async fn take_for_logout(&self, session: &Session) -> Option<String> {
+    async fn take_for_logout(&self, session: &Session) -> Option<String> {
         let (store, login) = (self.store.clone(), *session.login.bytes());
         let sealed = self.disk.run(move || store.take_id_token(login)).await.ok()?.ok()??;
         let plain = self.sealer.open_sealed(Purpose::IdToken, &session.login.to_string(), &sealed)?;

@@ -96,6 +96,7 @@ fn list_request(request: &Inbound) -> Inbound {
         headers,
         body: InboundBody::Whole(bytes::Bytes::new()),
         client: request.client,
+        certificate: request.certificate.clone(),
         upgrade: None,
     }
 }

@@ -4,11 +4,14 @@ use redb::{ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
 use super::{Store, StoreError};
 
+/// The id of a key, and its record.
+type ApiKeyRow = ([u8; 8], Vec<u8>);
+
 pub(super) const API_KEYS: TableDefinition<'_, [u8; 8], &[u8]> = TableDefinition::new("api-keys-v1");
 
 impl Store {
     /// All records.
-    pub fn api_keys(&self) -> Result<Vec<([u8; 8], Vec<u8>)>, StoreError> {
+    pub fn api_keys(&self) -> Result<Vec<ApiKeyRow>, StoreError> {
         let read = || -> Result<Vec<_>, redb::Error> {
             let table = self.database.begin_read()?.open_table(API_KEYS)?;
             let mut all = Vec::new();

@@ -1,7 +1,7 @@
 //! ID tokens of logins at providers, sealed, until their logout.
 
 use lb_policy::UnixSeconds;
-use redb::{ReadableTable as _, TableDefinition};
+use redb::TableDefinition;
 
 use super::{Store, StoreError};
 

@@ -70,7 +70,7 @@ impl Edge {
         let Options { assertion, login_over, .. } = options;
         let state = Arc::new(State { config, pools: pools.clone(), metrics: metrics.clone(), assertion, login_over });
         let listeners = listen::direct("127.0.0.1:0".parse().unwrap(), 1).unwrap();
-        let tls_config = tls::server_config(certificates.clone()).unwrap();
+        let tls_config = tls::server_config(certificates.clone(), Arc::default()).unwrap();
         let address = listeners[0][0].local_addr().unwrap();
         let workers = Workers::start_with(listeners, tls_config, &metrics, options.limits, move |peer, request| {
             let state = state.clone();

@@ -1,0 +1,253 @@
+//! Logins and step-ups at a real OpenID provider, honest and lying, before the real controller.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use lb_tests::edge::{Edge, free_address, service};
+use lb_tests::federated::{Federated, RULES, origin, provider_entry};
+use lb_tests::idp::{Idp, PASSWORD_ACR};
+use lb_tests::visitor::{NAVIGATION, Visitor};
+use serde_json::{Value, json};
+
+async fn scene() -> Result<Option<Federated>> {
+    if let Some(lacking) = Federated::lacking() {
+        ensure!(std::env::var_os("CI").is_none(), "in CI nothing may be skipped: {lacking}");
+        eprintln!("SKIPPED: {lacking}");
+        return Ok(None);
+    }
+    Federated::start().await.map(Some)
+}
+
+#[tokio::test]
+async fn somebody_logs_in_at_the_provider_steps_up_there_and_the_request_goes_on() -> Result<()> {
+    let Some(scene) = scene().await? else { return Ok(()) };
+    let mut carol = Visitor::default();
+    ensure!(scene.log_in(&mut carol).await? == "carol");
+    let session = scene.session(&mut carol).await?;
+    ensure!(session["level"] == 1, "after a login by password: {session}");
+    let seen = scene.idp.seen().await?;
+    let pushed = seen.iter().filter(|request| request["method"] == "POST" && request["path"] == "/request").count();
+    ensure!(pushed == 1, "the request was not pushed: {seen:?}");
+
+    let (answer, at) = carol.browse(&scene.edge.url("/transfer?to=dave")).await?;
+    ensure!(answer.status == 200 && at == scene.edge.url("/transfer?to=dave"), "{at}: {}", answer.text());
+    let session = scene.session(&mut carol).await?;
+    ensure!(session["level"] == 2, "after a second factor there: {session}");
+
+    let before = scene.idp.seen().await?.len();
+    for _ in 0..100 {
+        let answer = carol.get(&scene.edge.url("/transfer"), NAVIGATION).await?;
+        ensure!(answer.status == 200, "{}", answer.text());
+    }
+    ensure!(scene.idp.seen().await?.len() == before, "a session costs no question to the provider");
+    let cookie = carol.jar(&scene.edge.address.to_string())["__Host-lb"].len();
+    ensure!(cookie < 1024, "the session's cookie has {cookie} bytes");
+    let store = std::fs::read(scene.edge.state_dir().join("store.redb"))?;
+    ensure!(!store.windows(4).any(|bytes| bytes == b"eyJh"), "a token lies in the store in plain text");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_provider_that_lies_gains_its_user_nothing_and_nobody_goes_in_circles() -> Result<()> {
+    let Some(scene) = scene().await? else { return Ok(()) };
+    let rows: &[(&str, &str, Value, &str)] = &[
+        ("it ignores what was asked for", "/transfer", json!({"acr": PASSWORD_ACR}), "step_up_unmet"),
+        ("an unknown word for it", "/transfer", json!({"acr": "urn:idp:Two-Factor"}), "step_up_unmet"),
+        ("no word at all", "/transfer", json!({"id_token": {"acr": null}}), "step_up_unmet"),
+        ("an old login, with a fresh token", "/recent", json!({"auth_time_offset_seconds": 70}), "step_up_unmet"),
+        ("no time of the login", "/recent", json!({"id_token": {"auth_time": null}}), "login_refused"),
+        ("a login of tomorrow", "/recent", json!({"auth_time_offset_seconds": -86_400}), "login_refused"),
+        ("an approval without a new login", "/approve", json!({"auth_time_offset_seconds": 60}), "step_up_unmet"),
+        ("somebody else", "/transfer", json!({"id_token": {"sub": "mallory"}}), "other_user"),
+        ("another issuer", "/transfer", json!({"id_token": {"iss": "https://evil.example"}}), "login_refused"),
+        ("another audience", "/transfer", json!({"id_token": {"aud": "other"}}), "login_refused"),
+        ("another nonce", "/transfer", json!({"id_token": {"nonce": "x"}}), "login_refused"),
+        ("an expired token", "/transfer", json!({"id_token": {"exp": 1}}), "login_refused"),
+        ("a token that is not signed", "/transfer", json!({"algorithm": "none"}), "login_refused"),
+        ("one signed with the secret", "/transfer", json!({"algorithm": "HS256"}), "login_refused"),
+        ("a logout token", "/transfer", json!({"id_token": {"events": {}}}), "login_refused"),
+        ("an access token", "/transfer", json!({"header": {"typ": "at+jwt"}}), "login_refused"),
+        (
+            "an answer of another",
+            "/transfer",
+            json!({"authorization_response": {"iss": "https://evil"}}),
+            "login_refused",
+        ),
+        ("an answer of nobody", "/transfer", json!({"authorization_response": {"iss": null}}), "login_refused"),
+        ("a code that was never given", "/transfer", json!({"authorization_response": {"code": "x"}}), "login_refused"),
+    ];
+    for (name, path, lies, problem) in rows {
+        let mut carol = Visitor::default();
+        scene.idp.reset().await?;
+        scene.log_in(&mut carol).await?;
+        scene.idp.switch(lies.clone()).await?;
+        let callback = carol.browse_until(&scene.edge.url(path), "/.lb/callback/").await?;
+        // As a tool, to be told the name of the refusal.
+        let answer = carol.get(&callback, &[]).await?;
+        ensure!(answer.status == 403, "{name}: {} {}", answer.status, answer.text());
+        ensure!(answer.problem() == *problem, "{name}: {}", answer.text());
+        ensure!(answer.header("cache-control") == "no-store", "{name}");
+        let session = scene.session(&mut carol).await?;
+        ensure!(session["user"] == "carol" && session["level"] == 1, "{name}: {session}");
+        let again = carol.get(&callback, &[]).await?;
+        ensure!(again.status == 403 && again.problem() == "login_not_begun_here", "{name}, again: {}", again.text());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_cannot_be_met_is_tried_twice_and_then_never_again() -> Result<()> {
+    let Some(scene) = scene().await? else { return Ok(()) };
+    let mut carol = Visitor::default();
+    scene.log_in(&mut carol).await?;
+    scene.idp.switch(json!({"acr": PASSWORD_ACR})).await?;
+    let at = carol.browse_until(&scene.edge.url("/transfer"), "/.lb/challenge/").await?;
+    for _ in 0..2 {
+        let (answer, _) = carol.browse(&at).await?;
+        ensure!(answer.status == 403 && answer.text().contains("Not confirmed"), "{}", answer.text());
+    }
+    let seen = scene.idp.seen().await?.len();
+    let (answer, _) = carol.browse(&at).await?;
+    ensure!(answer.status == 403 && answer.text().contains("No tries left"), "{}", answer.text());
+    ensure!(scene.idp.seen().await?.len() == seen, "the provider was asked a third time");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_provider_in_trouble_refuses_logins_in_time_and_leaves_sessions_alone() -> Result<()> {
+    let Some(scene) = scene().await? else { return Ok(()) };
+    let mut carol = Visitor::default();
+    scene.log_in(&mut carol).await?;
+    for trouble in ["down", "html", "slow", "huge", "error"] {
+        scene.idp.reset().await?;
+        scene.idp.switch(json!({"trouble": {"/request": trouble}})).await?;
+        let begun = Instant::now();
+        let answer = Visitor::default().get(&scene.edge.url("/.lb/login/corp"), &[]).await?;
+        ensure!(answer.status == 503 && answer.problem() == "idp_unavailable", "{trouble}: {}", answer.text());
+        ensure!(!answer.header("retry-after").is_empty(), "{trouble}: no Retry-After");
+        ensure!(begun.elapsed() < Duration::from_secs(5), "{trouble}: refused after {:?}", begun.elapsed());
+        let answer = carol.get(&scene.edge.url("/orders"), NAVIGATION).await?;
+        ensure!(answer.status == 200, "{trouble}: the session is refused: {}", answer.text());
+
+        scene.idp.reset().await?;
+        let mut dave = Visitor::default();
+        let callback = dave.browse_until(&scene.edge.url("/"), "/.lb/callback/").await?;
+        scene.idp.switch(json!({"trouble": {"/token": trouble}})).await?;
+        let answer = dave.get(&callback, &[]).await?;
+        ensure!(answer.status == 503 && answer.problem() == "idp_unavailable", "{trouble}: {}", answer.text());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn nobody_finishes_what_another_began() -> Result<()> {
+    let Some(scene) = scene().await? else { return Ok(()) };
+    let (mut mallory, mut victim) = (Visitor::default(), Visitor::default());
+    // Login CSRF: the victim is made to open mallory's way back.
+    let callback = mallory.browse_until(&scene.edge.url("/"), "/.lb/callback/").await?;
+    let answer = victim.get(&callback, &[]).await?;
+    ensure!(answer.status == 403 && answer.problem() == "login_not_begun_here", "{}", answer.text());
+    ensure!(!victim.jar(&scene.edge.address.to_string()).contains_key("__Host-lb"));
+
+    // A forced step-up: mallory's transaction, finished by the victim.
+    scene.log_in(&mut mallory).await?;
+    scene.log_in(&mut victim).await?;
+    let challenge = mallory.browse_until(&scene.edge.url("/transfer"), "/.lb/challenge/").await?;
+    let answer = victim.get(&format!("{challenge}/idp"), NAVIGATION).await?;
+    ensure!(answer.status == 403, "{} {}", answer.status, answer.text());
+    let callback = mallory.browse_until(&challenge, "/.lb/callback/").await?;
+    let answer = victim.get(&callback, &[]).await?;
+    ensure!(answer.status == 403 && answer.problem() == "login_not_begun_here", "{}", answer.text());
+    ensure!(scene.session(&mut victim).await?["level"] == 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_logout_here_is_one_there_and_one_there_ends_sessions_here_within_a_second() -> Result<()> {
+    let Some(scene) = scene().await? else { return Ok(()) };
+    let mut first = Visitor::default();
+    scene.log_in(&mut first).await?;
+    // A second browser window of the same person: the same login at the provider, a session of its own here.
+    let mut second = first.clone();
+    second.jar(&scene.edge.address.to_string()).clear();
+    scene.log_in(&mut second).await?;
+    // Somebody else, whom none of this concerns.
+    scene.idp.switch(json!({"account": "dave"})).await?;
+    let mut dave = Visitor::default();
+    ensure!(scene.log_in(&mut dave).await? == "dave");
+
+    let stolen = first.clone();
+    let answer = first.post(&scene.edge.url("/.lb/logout"), NAVIGATION, &[]).await?;
+    let there = answer.header("location").to_owned();
+    ensure!(answer.status == 303 && there.starts_with(&scene.idp.issuer), "{} {there}", answer.status);
+    ensure!(there.contains("id_token_hint=") && there.contains("post_logout_redirect_uri="), "{there}");
+    let page = first.get(&there, NAVIGATION).await?.text();
+    let xsrf = page.split("name=\"xsrf\" value=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+    let confirm = format!("{}/session/end/confirm", scene.idp.issuer);
+    let answer = first.post(&confirm, NAVIGATION, &[("xsrf", xsrf), ("logout", "yes")]).await?;
+    let told = Instant::now();
+    ensure!(answer.header("location").starts_with(&scene.edge.url("/.lb/login")), "{page} {:?}", answer.headers);
+
+    loop {
+        let answer = second.get(&scene.edge.url("/orders"), &[]).await?;
+        if answer.status == 401 {
+            break;
+        }
+        ensure!(
+            told.elapsed() < Duration::from_secs(1),
+            "the session lives on: {}\n{}",
+            answer.status,
+            scene.edge.log()
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let answer = stolen.clone().get(&scene.edge.url("/orders"), &[]).await?;
+    ensure!(answer.status == 401, "a cookie of before the logout opens: {}", answer.status);
+    ensure!(scene.session(&mut dave).await?["user"] == "dave", "somebody else was logged out");
+
+    let forged = [("logout_token", "eyJhbGciOiJub25lIn0.e30.")];
+    let url = scene.edge.url("/.lb/backchannel-logout/corp");
+    let answer = Visitor::default().post(&url, &[], &forged).await?;
+    ensure!(answer.status == 400, "{} {}", answer.status, answer.text());
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_first_provider_that_answers_is_used_and_none_at_all_is_no_way_in() -> Result<()> {
+    if Federated::lacking().is_some() {
+        return scene().await.map(drop);
+    }
+    let (_origin, backend) = origin().await?;
+    let address = free_address()?;
+    let port = || free_address().map(|address| address.port());
+    let (one, two) = (port()?, port()?);
+    let (edge, first, second) = tokio::task::spawn_blocking(move || -> Result<_> {
+        let (first, second) = (Idp::start_at(address, one, "first")?, Idp::start_at(address, two, "second")?);
+        let providers = [provider_entry("first", &first), provider_entry("second", &second)].concat();
+        let text = [&service(address, backend), "identity_providers:\n", &providers, RULES].concat();
+        Ok((Edge::start_at(address, &text)?, first, second))
+    })
+    .await??;
+    let lands_at = async |idp: &Idp| -> Result<bool> {
+        let at = Visitor::default().browse_until(&edge.url("/"), "/auth").await?;
+        Ok(at.starts_with(&idp.issuer))
+    };
+    ensure!(lands_at(&first).await?, "both are up, and the first was not used");
+    first.switch(json!({"trouble": {"*": "down"}})).await?;
+    ensure!(lands_at(&second).await?, "the first is down, and the second was not used");
+    second.switch(json!({"trouble": {"*": "down"}})).await?;
+    let answer = Visitor::default().get(&edge.url("/.lb/login"), &[]).await?;
+    ensure!(answer.status == 503 && answer.problem() == "idp_unavailable", "{} {}", answer.status, answer.text());
+    let answer = Visitor::default().get(&edge.url("/orders"), &[]).await?;
+    ensure!(answer.status == 401, "{}", answer.status);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_provider_may_change_its_keys() -> Result<()> {
+    let Some(scene) = scene().await? else { return Ok(()) };
+    scene.log_in(&mut Visitor::default()).await?;
+    scene.idp.switch(json!({"rotate_keys": true})).await?;
+    ensure!(scene.log_in(&mut Visitor::default()).await? == "carol", "its new key was not fetched");
+    Ok(())
+}
