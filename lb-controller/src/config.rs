@@ -21,6 +21,7 @@ mod diagnostic;
 mod factors;
 mod identity;
 mod section;
+mod taken_in;
 mod tree;
 mod values;
 mod watch;
@@ -33,7 +34,8 @@ pub use identity::{
     Assurance, CertificateUser, ClaimNames, ClientAuthentication, ClientCertificates, Freshness, IdentityProvider,
     IntrospectionClient, PeerConfig, Profile, Secret, TokenIssuer, is_https_url,
 };
-pub use watch::{WatchError, Watcher};
+pub use taken_in::TakenIn;
+pub use watch::{Known, WatchError, Watcher};
 
 /// Larger files are refused unread: they are no configuration.
 const MOST_FILE_BYTES: u64 = 32 * 1024 * 1024;
@@ -64,10 +66,7 @@ pub fn read(file: &Path) -> Result<String, Diagnostics> {
 /// Errors: what is wrong with the text.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let longest = Duration::from_secs(100 * 366 * 86_400);
-    values::duration(Duration::from_secs(1)..=longest)(text).map_err(|complaint| match complaint.help {
-        Some(help) => format!("{}; {help}", complaint.message),
-        None => complaint.message,
-    })
+    values::duration(Duration::from_secs(1)..=longest)(text).map_err(|complaint| complaint.message)
 }
 
 /// One configuration file, compiled. The default is one that serves nothing.
@@ -118,7 +117,7 @@ pub struct Config {
     /// What `check` tries on the rules.
     pub tests: Vec<PolicyTest>,
     /// Files that were read into this: when one changes, the configuration does.
-    pub followed_files: Vec<PathBuf>,
+    pub taken_in: Vec<TakenIn>,
 }
 
 /// A request, and what the rules are to make of it.

@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 use crate::pool::Pools;
 use crate::serve::body_memory::BodyMemory;
 use crate::serve::tls::ClientAuthorities;
-use crate::signals::Signals;
+use crate::signals::{Signals, Sources};
 use crate::stepup::StepUp;
 
 /// One edge host's state. Each request takes one snapshot and keeps it to its end.
@@ -32,7 +32,7 @@ pub struct Edge {
     pub clock: Clock,
 }
 
-/// Configuration, rules and backends, swapped as a whole.
+/// Configuration, rules, sources of facts and backends, swapped as a whole.
 pub struct Snapshot {
     /// Counts up with every configuration that took effect.
     pub version: u64,
@@ -40,6 +40,8 @@ pub struct Snapshot {
     pub pools: Pools,
     /// Who vouches for users.
     pub identities: Arc<Identities>,
+    /// Where facts come from.
+    pub sources: Sources,
 }
 
 impl Edge {

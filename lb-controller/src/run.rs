@@ -39,7 +39,7 @@ use crate::serve::request::Peer;
 use crate::serve::tls::{CertificateSwitch, server_config};
 use crate::serve::{self, listen};
 use crate::shutdown::Shutdown;
-use crate::signals::Signals;
+use crate::signals::{Signals, Sources};
 use crate::stepup::StepUp;
 use crate::stepup_metrics::StepUpCollector;
 use crate::xdp_metrics::XdpCollector;
@@ -92,6 +92,7 @@ struct Opened {
     config: Arc<Config>,
     step_up: StepUp,
     signals: Signals,
+    sources: Sources,
     certificates: Arc<CertificateSwitch>,
     listeners: Vec<Vec<TcpListener>>,
     reconciler: Option<Reconciler>,
@@ -109,8 +110,9 @@ impl Opened {
         let admin = AdminSocket::open(options.instance.admin_socket())?;
         let trail = config.audit.as_ref().map(Trail::open).transpose().or_exit(ExitKind::State)?;
         let step_up = StepUp::open(&config.state_dir, Clock::system()).or_exit(ExitKind::State)?;
-        let signals =
-            Signals::open(&config, step_up.store().clone(), step_up.failed_proofs()).or_exit(ExitKind::Config)?;
+        let signals = Signals::open(&config.state_dir, step_up.store().clone(), step_up.failed_proofs())
+            .or_exit(ExitKind::State)?;
+        let sources = Sources::open(&config, &Sources::default()).or_exit(ExitKind::Config)?;
         let certificates = CertificateSwitch::new(reload::certificates(&config).or_exit(ExitKind::Certificate)?);
         identity::check(&config).or_exit(ExitKind::Config)?;
         let lists = reload::lists(&config)?;
@@ -136,6 +138,7 @@ impl Opened {
             config,
             step_up,
             signals,
+            sources,
             certificates,
             listeners,
             reconciler,
@@ -227,9 +230,15 @@ async fn serve(options: &Options, opened: Opened) -> Result<(), Failure> {
 
     let issuers = identity::start_runtime().context("cannot start the thread that asks identity providers")?;
     let identities = Identities::build(&opened.config, None, &Clock::system(), &issuers).or_exit(ExitKind::Config)?;
-    let snapshot = Snapshot { version: 1, config: opened.config, pools, identities: Arc::new(identities) };
-    let edge = Edge::new(snapshot, opened.step_up, opened.signals, joint, metrics, Clock::system());
-    let edge = edge.or_exit(ExitKind::State)?;
+    let snapshot = Snapshot {
+        version: 1,
+        config: opened.config,
+        pools,
+        identities: Arc::new(identities),
+        sources: opened.sources,
+    };
+    let edge = Edge::new(snapshot, opened.step_up, opened.signals, joint, metrics, Clock::system())
+        .or_exit(ExitKind::State)?;
     reload::client_authorities(&edge).or_exit(ExitKind::Certificate)?;
     let edge = Arc::new(edge);
     edge.metrics.register_collector(StepUpCollector::new(&edge));
@@ -296,7 +305,7 @@ async fn follow_signals(edge: Arc<Edge>) {
     loop {
         every.tick().await;
         let edge = edge.clone();
-        if tokio::task::spawn_blocking(move || edge.signals.follow()).await.is_err() {
+        if tokio::task::spawn_blocking(move || edge.snapshot().sources.follow()).await.is_err() {
             tracing::error!("reading a new file of facts panicked; the old one goes on");
         }
     }

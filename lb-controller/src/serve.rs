@@ -98,7 +98,8 @@ async fn answer(
 
     let parameters = facts::parameters(&config.rules, &request);
     let sender = facts::sender(edge, config, &request, session);
-    let observed = edge.signals.observe(&config.rules, &facts::request_facts(&request, &parameters), &sender, now);
+    let request_facts = facts::request_facts(&request, &parameters);
+    let observed = edge.signals.observe(&snapshot.sources, &config.rules, &request_facts, &sender, now);
     let provable = edge.step_up.provable(config, session);
     let who = facts::Who { session, proved_for_this_request: &proved, provable: &provable };
     let findings = facts::Findings { body: &body, parameters: &parameters, observed: &observed };

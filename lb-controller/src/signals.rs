@@ -14,10 +14,10 @@ mod threat;
 mod who;
 mod window;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use arc_swap::ArcSwap;
 use lb_policy::{
     ClientFacts, FailedLogins, HeaderLookup, Limit, ObservedFacts, RequestFacts, RuleSet, ThreatLevel, UnixSeconds,
 };
@@ -35,9 +35,8 @@ pub use self::who::{Sender, Who};
 use crate::config::Config;
 use crate::store::Store;
 
-/// All sources of one host.
+/// What is counted, learned and set on one host, whatever its configuration says.
 pub struct Signals {
-    sources: ArcSwap<Sources>,
     failed_proofs: Arc<FailedProofs>,
     limiter: Limiter,
     habits: Habits,
@@ -45,16 +44,13 @@ pub struct Signals {
     store: Arc<Store>,
 }
 
-/// What the configuration names.
+/// What one configuration names. Part of its snapshot: rules know rates by their place in it.
 #[derive(Default)]
-struct Sources {
+pub struct Sources {
     geo: Geo,
     reputation: Reputation,
     rates: Rates,
 }
-
-/// Sources that were opened and are not in force yet.
-pub struct Prepared(Sources);
 
 /// What is known of one request, its client and its user.
 pub struct Observed {
@@ -69,33 +65,15 @@ pub struct Observed {
 }
 
 impl Signals {
-    /// Opens what the configuration names, and what was learned before. `failed_proofs` are counted by whoever checks them.
-    pub fn open(config: &Config, store: Arc<Store>, failed_proofs: Arc<FailedProofs>) -> Result<Signals> {
-        let sources = Sources::open(config, &Sources::default())?;
+    /// Opens what was learned and set before. `failed_proofs` are counted by whoever checks them.
+    pub fn open(state_dir: &Path, store: Arc<Store>, failed_proofs: Arc<FailedProofs>) -> Result<Signals> {
         Ok(Signals {
-            sources: ArcSwap::from_pointee(sources),
             failed_proofs,
             limiter: Limiter::default(),
             habits: Habits::open(&store).context("cannot read the store")?,
-            threat: Threat::open(&config.state_dir)?,
+            threat: Threat::open(state_dir)?,
             store,
         })
-    }
-
-    /// Opens what another configuration names; what it has in common with the present one goes on.
-    pub fn prepare(&self, config: &Config) -> Result<Prepared> {
-        Ok(Prepared(Sources::open(config, &self.sources.load())?))
-    }
-
-    pub fn put(&self, Prepared(sources): Prepared) {
-        self.sources.store(Arc::new(sources));
-    }
-
-    /// Reads files that are others by now. Call it every second or two, off the worker threads.
-    pub fn follow(&self) {
-        let sources = self.sources.load_full();
-        sources.geo.follow();
-        sources.reputation.follow();
     }
 
     /// Writes what was learned. Call it every minute, off the worker threads.
@@ -106,8 +84,15 @@ impl Signals {
     }
 
     /// Counts the request and looks up what `rules` may ask of it.
-    pub fn observe(&self, rules: &RuleSet, request: &RequestFacts<'_>, sender: &Sender, now: UnixSeconds) -> Observed {
-        let (sources, who) = (self.sources.load(), &sender.who());
+    pub fn observe(
+        &self,
+        sources: &Sources,
+        rules: &RuleSet,
+        request: &RequestFacts<'_>,
+        sender: &Sender,
+        now: UnixSeconds,
+    ) -> Observed {
+        let who = &sender.who();
         let place = sources.geo.place_of(sender.address);
         let whereabout = match who.user {
             Some(user) if place.country.is_some() => self.habits.observe(user, &place, sender.is_trusted, now),
@@ -136,12 +121,19 @@ impl Signals {
 }
 
 impl Sources {
-    fn open(config: &Config, old: &Sources) -> Result<Sources> {
+    /// Opens what `config` names; what `old` has in common with it goes on.
+    pub fn open(config: &Config, old: &Sources) -> Result<Sources> {
         Ok(Sources {
             geo: Geo::open(&config.geo, &old.geo)?,
             reputation: Reputation::open(&config.reputation, &old.reputation)?,
             rates: Rates::new(&config.rates, &old.rates),
         })
+    }
+
+    /// Reads files that are others by now. Call it every second or two, off the worker threads.
+    pub fn follow(&self) {
+        self.geo.follow();
+        self.reputation.follow();
     }
 }
 
@@ -173,9 +165,4 @@ impl Observed {
 /// What kind of device a client says it is.
 pub fn device_class(headers: &dyn HeaderLookup) -> Option<&'static str> {
     device_class::of(headers)
-}
-
-/// Whether everything that the configuration names can be opened.
-pub fn check(config: &Config) -> Result<()> {
-    Sources::open(config, &Sources::default()).map(drop)
 }

@@ -11,6 +11,8 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use memchr::memmem::Finder;
+
 use crate::decimal::Decimal;
 use crate::facts::Facts;
 use crate::network::Network;
@@ -91,6 +93,8 @@ enum Test {
     /// `"admins" in session.groups`.
     TextInFact(TextTerm, FactRef),
     AddressIn(FactRef, Box<Networks>),
+    /// A text that is known when the rule is read, and so what its search needs.
+    ContainsLiteral(TextTerm, Box<Finder<'static>>),
     /// Of `glob` and `matches`.
     Matches(TextTerm, Box<TextPattern>),
     /// Some entry of a list passes the test, in which it is [`TextTerm::Entry`].

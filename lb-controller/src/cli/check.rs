@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::explain;
 use crate::failure::{ExitKind, Failure, OrExit};
+use crate::signals::Sources;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -20,7 +21,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let (config, _) = load(&arguments.config)?;
     crate::run::check_certificates(&config).or_exit(ExitKind::Certificate)?;
     crate::run::check_issuers(&config)?;
-    crate::signals::check(&config).or_exit(ExitKind::Config)?;
+    Sources::open(&config, &Sources::default()).or_exit(ExitKind::Config)?;
     let listed = crate::run::check_lists(&config)?;
     rehearse(&arguments.config, &config)?;
     say!(

@@ -84,7 +84,7 @@ fn whole(section: Section<'_>, source: &str, folder: &Path) -> Option<Config> {
         audit: audit::compile(&section, folder),
         rules: rules.unwrap_or_default().into(),
         rates: definitions.rates,
-        followed_files: definitions.files,
+        taken_in: definitions.taken_in,
         tests: policy_test::compile(&section, source),
         geo: signals::geo(&section, folder),
         reputation: signals::reputation(&section, folder),

@@ -1,15 +1,14 @@
 //! Follows a configuration file and compiles it whenever it changes.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use super::{Config, Diagnostics, compile_read, read};
+use super::{Config, Diagnostics, TakenIn, compile_read, read};
 
 /// Saving is often several steps (truncate and write; write aside, rename over): the file is read when they are over.
 const QUIET: Duration = Duration::from_millis(100);
@@ -30,6 +29,13 @@ pub struct Watcher {
     thread: Option<JoinHandle<()>>,
 }
 
+/// What was loaded last.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub text: String,
+    pub taken_in: Vec<TakenIn>,
+}
+
 /// Why a file cannot be followed.
 #[derive(Debug, thiserror::Error)]
 #[error("{} cannot be followed for changes", folder.display())]
@@ -39,11 +45,11 @@ pub struct WatchError {
 }
 
 impl Watcher {
-    /// Calls `changed` on a thread of its own with each new content that differs from `known`, the text last loaded:
-    /// compiled, or with everything that is wrong with it.
+    /// Calls `changed` on a thread of its own with each new content that differs from `known`, what was loaded last:
+    /// compiled, or with everything that is wrong with it. A file that it takes in is part of the content.
     pub fn start(
         file: &Path,
-        known: Option<String>,
+        known: Option<Known>,
         changed: impl FnMut(Result<Config, Diagnostics>) + Send + 'static,
     ) -> Result<Watcher, WatchError> {
         // The folder is watched, not the file: editors put a new file in its place, and a watch would follow the old one.
@@ -59,7 +65,8 @@ impl Watcher {
         let mut events =
             notify::recommended_watcher(move |event| forward(event, &sender)).map_err(|error| fail(&error))?;
         events.watch(&folder, RecursiveMode::NonRecursive).map_err(|error| fail(&error))?;
-        let follower = Follower { file: file.to_owned(), known, taken_in: None, changed };
+        let (known, taken_in) = known.map(|known| (known.text, known.taken_in)).unzip();
+        let follower = Follower { file: file.to_owned(), known, taken_in: taken_in.unwrap_or_default(), changed };
         let thread = std::thread::Builder::new()
             .name("config-watch".into())
             .spawn(move || follower.follow(&receiver))
@@ -99,17 +106,9 @@ fn forward(event: notify::Result<Event>, sender: &Sender<()>) {
 struct Follower<F> {
     file: PathBuf,
     known: Option<String>,
-    /// What the file took in, as it was then; `None`: not known yet.
-    taken_in: Option<Vec<(PathBuf, Stamp)>>,
+    /// What it took in when it was read last.
+    taken_in: Vec<TakenIn>,
     changed: F,
-}
-
-/// Tells one state of a file from the next; nothing of a file that is not there.
-type Stamp = Option<(u64, u64, Option<SystemTime>)>;
-
-fn stamp(file: &Path) -> Stamp {
-    let metadata = std::fs::metadata(file).ok()?;
-    Some((metadata.ino(), metadata.len(), metadata.modified().ok()))
 }
 
 impl<F: FnMut(Result<Config, Diagnostics>)> Follower<F> {
@@ -139,7 +138,7 @@ impl<F: FnMut(Result<Config, Diagnostics>)> Follower<F> {
     }
 
     fn is_taken_in_anew(&self) -> bool {
-        self.taken_in.iter().flatten().any(|(file, known)| stamp(file) != *known)
+        self.taken_in.iter().any(TakenIn::has_changed)
     }
 
     /// Waits until whoever is saving has probably finished; fails when nobody follows any more.
@@ -161,16 +160,16 @@ impl<F: FnMut(Result<Config, Diagnostics>)> Follower<F> {
 
     fn look(&mut self) {
         match read(&self.file) {
-            Ok(text) if self.known.as_ref() == Some(&text) && self.taken_in.is_some() && !self.is_taken_in_anew() => {}
+            Ok(text) if self.known.as_ref() == Some(&text) && !self.is_taken_in_anew() => {}
             Ok(text) => {
-                let is_first_look = self.taken_in.is_none() && self.known.as_ref() == Some(&text);
                 let compiled = compile_read(&self.file, &text);
-                self.remember_taken_in(&compiled);
                 self.known = Some(text);
-                // It was loaded by whoever follows, a moment ago.
-                if !is_first_look {
-                    (self.changed)(compiled);
-                }
+                self.taken_in = match &compiled {
+                    Ok(config) => config.taken_in.clone(),
+                    // What the configuration in force took in is followed on.
+                    Err(_) => self.taken_in.iter().map(TakenIn::anew).collect(),
+                };
+                (self.changed)(compiled);
             }
             // Told once, not with every other change in the folder.
             Err(diagnostics) => {
@@ -179,15 +178,6 @@ impl<F: FnMut(Result<Config, Diagnostics>)> Follower<F> {
                 }
             }
         }
-    }
-
-    /// A refused configuration leaves the files followed that the one in force took in.
-    fn remember_taken_in(&mut self, compiled: &Result<Config, Diagnostics>) {
-        let files: Vec<PathBuf> = match compiled {
-            Ok(config) => config.followed_files.clone(),
-            Err(_) => self.taken_in.iter().flatten().map(|(file, _)| file.clone()).collect(),
-        };
-        self.taken_in = Some(files.into_iter().map(|file| (file.clone(), stamp(&file))).collect());
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::Context;
 use lb_datapath::VipPrefix;
 use tokio::runtime::Handle;
 
-use crate::config::{CertificateFiles, Config, Diagnostics, Watcher};
+use crate::config::{CertificateFiles, Config, Diagnostics, Known, Watcher};
 use crate::edge::{Edge, Snapshot};
 use crate::failure::{ExitKind, Failure, OrExit};
 use crate::health::HealthChecks;
@@ -17,6 +17,7 @@ use crate::lists::{self, Follower, Lists, Prepared};
 use crate::pool::Pools;
 use crate::reconcile::Wish;
 use crate::serve::tls::{CertificateSwitch, Certificates, ClientAuthorities, self_signed};
+use crate::signals::Sources;
 
 /// What a new configuration reaches.
 pub(super) struct Reload {
@@ -35,7 +36,8 @@ pub(super) struct Reload {
 impl Reload {
     /// Follows `file`, last read as `text`, until the returned value is dropped.
     pub(super) fn follow(self, file: &Path, text: String) -> Result<Watcher, Failure> {
-        let watcher = Watcher::start(file, Some(text), move |loaded| match loaded {
+        let known = Known { text, taken_in: self.edge.snapshot().config.taken_in.clone() };
+        let watcher = Watcher::start(file, Some(known), move |loaded| match loaded {
             Ok(config) => self.take(config),
             Err(diagnostics) => refused(&diagnostics),
         });
@@ -62,16 +64,16 @@ impl Reload {
                 return;
             }
         };
-        let identities = Identities::build(&config, Some(&current.identities), &self.edge.clock, &self.issuers);
-        let identities = match identities {
-            Ok(identities) => Arc::new(identities),
+        let sources = match Sources::open(&config, &current.sources) {
+            Ok(sources) => sources,
             Err(error) => {
                 tracing::error!("new configuration refused, the old one goes on: {error:#}");
                 return;
             }
         };
-        let signals = match self.edge.signals.prepare(&config) {
-            Ok(signals) => signals,
+        let identities = Identities::build(&config, Some(&current.identities), &self.edge.clock, &self.issuers);
+        let identities = match identities {
+            Ok(identities) => Arc::new(identities),
             Err(error) => {
                 tracing::error!("new configuration refused, the old one goes on: {error:#}");
                 return;
@@ -81,7 +83,6 @@ impl Reload {
         let pools = Pools::build(&config.pools, Some(&current.pools));
         let version = current.version + 1;
         self.certificates.replace(certificates);
-        self.edge.signals.put(signals);
         if let Some(lists) = lists {
             self.put_in_force(lists);
         }
@@ -89,7 +90,7 @@ impl Reload {
         // Before the checks begin: what they say of backends that no configuration names is not taken in.
         let _ = self.wishes.send(Wish::Config(config.clone()));
         self.health.watch(&pools);
-        self.edge.replace_snapshot(Snapshot { version, config, pools, identities });
+        self.edge.replace_snapshot(Snapshot { version, config, pools, identities, sources });
         if let Err(error) = client_authorities(&self.edge) {
             tracing::error!("the authorities of client certificates stay as they were: {error:#}");
         }

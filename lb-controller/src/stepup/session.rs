@@ -68,7 +68,7 @@ struct AtProvider {
 /// The idle clock is moved at most this often, or every response would carry a cookie.
 const REFRESH_SECONDS: u64 = 60;
 /// The first byte of the encoding; another layout takes another number.
-const LAYOUT: u8 = 3;
+const LAYOUT: u8 = 4;
 
 impl Session {
     pub(super) fn begin(proof: FactorVerified, account: &Account, config: &StepUpConfig, now: UnixSeconds) -> Session {

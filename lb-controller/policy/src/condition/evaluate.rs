@@ -48,6 +48,9 @@ impl Test {
                 Some(Value::Address(address)) => Some(networks.contain(address)),
                 _ => None,
             }),
+            Test::ContainsLiteral(text, finder) => {
+                Truth::of(text.read(scope).map(|text| finder.find(text.as_bytes()).is_some()))
+            }
             Test::Matches(text, pattern) => Truth::of(text.read(scope).map(|text| pattern.is_match(text))),
             Test::Exists(list, test) => exists(list, test, scope),
         }

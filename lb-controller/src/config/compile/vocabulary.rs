@@ -1,6 +1,6 @@
 //! What rules may name because the configuration defines it: sets of networks, rates, labels of routes.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use lb_policy::{Network, PrefixSet, RateName, RequestMatcher, Vocabulary};
 
 use super::super::section::{Complaint, Problems, Section};
 use super::super::tree::{Key, Node, Value};
-use super::super::{RateConfig, Route, values};
+use super::super::{RateConfig, Route, TakenIn, values};
 use super::rule;
 
 /// More networks than this, of all sets together, are a mistake of whatever wrote them.
@@ -21,16 +21,16 @@ pub(super) struct Definitions {
     pub(super) vocabulary: Vocabulary,
     pub(super) rates: Vec<RateConfig>,
     /// Files that were read: a change of one is a change of the configuration.
-    pub(super) files: Vec<PathBuf>,
+    pub(super) taken_in: Vec<TakenIn>,
 }
 
 pub(super) fn compile(config: &Section<'_>, routes: &[Route], folder: &Path) -> Definitions {
-    let mut files = Vec::new();
+    let mut taken_in = Vec::new();
     let prefix_sets = entries(config, "sets")
         .iter()
         .filter_map(|(key, node)| {
             let name = identifier(key, config.problems)?;
-            Some((name, Arc::new(prefix_set(node, folder, &mut files, config.problems))))
+            Some((name, Arc::new(prefix_set(node, folder, &mut taken_in, config.problems))))
         })
         .collect();
     let rate_nodes = entries(config, "rates");
@@ -46,7 +46,7 @@ pub(super) fn compile(config: &Section<'_>, routes: &[Route], folder: &Path) -> 
     let rate_name =
         |rate: &RateConfig| RateName { name: rate.name.clone(), needs_session: rate.counted_by.needs_session() };
     let vocabulary = Vocabulary { prefix_sets, route_labels, rates: rates.iter().map(rate_name).collect() };
-    Definitions { vocabulary, rates, files }
+    Definitions { vocabulary, rates, taken_in }
 }
 
 /// The entries of a section whose keys are the author's.
@@ -65,7 +65,7 @@ fn identifier(key: &Key, problems: &Problems) -> Option<String> {
 }
 
 /// Prefixes, addresses, and files of them.
-fn prefix_set(node: &Node, folder: &Path, files: &mut Vec<PathBuf>, problems: &Problems) -> PrefixSet {
+fn prefix_set(node: &Node, folder: &Path, taken_in: &mut Vec<TakenIn>, problems: &Problems) -> PrefixSet {
     let items = match &node.value {
         Value::List(items) => items.as_slice(),
         _ => std::slice::from_ref(node),
@@ -77,11 +77,11 @@ fn prefix_set(node: &Node, folder: &Path, files: &mut Vec<PathBuf>, problems: &P
             let file = section.required_value("file", |text| super::path_in(folder, text));
             section.finish();
             let Some(file) = file else { continue };
+            taken_in.push(TakenIn::now(&file));
             match read_file(&file) {
                 Ok(more) => networks.extend(more),
                 Err(mistakes) => mistakes.into_iter().for_each(|mistake| problems.report(&item.place, mistake)),
             }
-            files.push(file);
         } else {
             networks.extend(item.read(problems, |text| {
                 Network::parse_or_host(text).map_err(|error| format!("`{text}` is no network: {error}").into())

@@ -7,6 +7,8 @@ use alloc::sync::Arc;
 
 use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, operators};
 
+use memchr::memmem::Finder;
+
 use super::name::dotted;
 use super::{Checked, Checker, NumberTerm, Test, TextRelation, TextTerm, did_you_mean};
 use crate::decimal::Decimal;
@@ -46,7 +48,12 @@ impl Checker<'_> {
             ("glob", Some(target), [pattern]) => self.pattern(target, pattern, TextPattern::glob),
             (name, Some(target), [argument]) if text_relation_of(name).is_some() => {
                 let (target, argument) = (self.text(target), self.text(argument));
-                Some(Checked::Test(Test::Texts(target?, text_relation_of(name)?, argument?)))
+                Some(Checked::Test(match (text_relation_of(name)?, argument?) {
+                    (TextRelation::Contains, TextTerm::Literal(text)) => {
+                        Test::ContainsLiteral(target?, Box::new(Finder::new(text.as_bytes()).into_owned()))
+                    }
+                    (relation, argument) => Test::Texts(target?, relation, argument),
+                }))
             }
             _ => self.refuse_call(part, call),
         }
