@@ -235,7 +235,7 @@ mod tests {
                 "- {password_hash: '$argon2id$v=19$m=1,t=2$a$b', totp_secret: AB}",
                 "- {password_hash: ****************************, totp_secret: **}",
             ),
-            ("client_secret: 'it's, so: open'", "client_secret: ***** *** *****"),
+            ("client_secret: 'it's, so: open'", "client_secret: ****** *** *****"),
             ("client_secret: 'open, ended", "client_secret: ****** *****"),
             ("totp_secret", "totp_secret"),
             ("      JBSWY3DPEHPK3PXP", "      ****************"),

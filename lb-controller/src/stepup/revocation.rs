@@ -194,9 +194,10 @@ mod tests {
     #[test]
     fn a_user_who_ends_sessions_without_end_is_ended_as_a_whole_and_others_are_not() {
         let mut live = Live::default();
+        let id_of_user = |name: &str| user_id(&AccountId { issuer: None, name: name.to_owned() });
         let revoked = |id: usize| Revoked {
             id: (id as u128).to_be_bytes(),
-            user: user_id(testing::session("alice", 0).account()),
+            user: id_of_user("alice"),
             ended_at: 100,
             until: 1000 + id as u64,
         };
@@ -204,7 +205,7 @@ mod tests {
             live.insert(revoked(id));
         }
         assert!(live.ended.len() <= LIMIT_PER_USER + 1);
-        assert!(live.ended.contains_key(&user_id(testing::session("alice", 0).account())));
-        assert!(!live.ended.contains_key(&user_id(testing::session("bob", 0).account())));
+        assert!(live.ended.contains_key(&id_of_user("alice")));
+        assert!(!live.ended.contains_key(&id_of_user("bob")));
     }
 }

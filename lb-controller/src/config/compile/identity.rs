@@ -47,7 +47,7 @@ fn provider(node: &Node, names: &mut Names, folder: &Path, problems: &Problems) 
     let client_authentication = section.value("client_authentication", client_authentication);
     let provider = IdentityProvider {
         label: section.value("label", text).or_else(|| name.clone()).unwrap_or_default(),
-        client_secret: client_secret?,
+        client_secret: None,
         client_authentication,
         scopes: scopes(&section),
         claims: claim_names(&section, profile),
@@ -61,7 +61,8 @@ fn provider(node: &Node, names: &mut Names, folder: &Path, problems: &Problems) 
     };
     section.finish();
     // What could not be read was told, and refuses the whole file.
-    (!provider.name.is_empty()).then_some(provider)
+    let client_secret = client_secret?;
+    (!provider.name.is_empty()).then(|| IdentityProvider { client_secret, ..provider })
 }
 
 /// `Some(None)`: there is none, which makes this a public client. The text is never repeated in messages.

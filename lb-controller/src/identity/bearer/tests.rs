@@ -311,6 +311,8 @@ fn only_credentials_of_known_schemes_are_tokens() {
 }
 
 proptest::proptest! {
+    // Each case makes an issuer anew.
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
     #[test]
     fn no_text_is_a_token_unless_an_issuer_signed_it(text in ".{0,300}") {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
