@@ -143,7 +143,8 @@ async fn answer(
             Ok(edge.step_up.log_in(&request).map(ResponseBody::from))
         }
         (Decision::RegenerateApiKey(revocation), session) => {
-            Ok(edge.step_up.api_key_is_stale(&request, session, &revocation.rule).map(ResponseBody::from))
+            let answer = edge.step_up.api_key_is_stale(&edge.api_keys, &request, session, &revocation.rule).await;
+            Ok(answer.map(ResponseBody::from))
         }
     }
 }

@@ -120,4 +120,9 @@ pub const RULES: &str = "rules:
   - id: approve
     match: {paths: [/approve]}
     require: {methods: [idp], per_action: true}
+  - id: keys-on-secrets
+    match: {paths: [/secrets]}
+    when: api_key.id.startsWith("lbk_")
+    on_missing: skip
+    regenerate_api_key: true
 ";

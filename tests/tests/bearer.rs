@@ -119,6 +119,13 @@ async fn an_api_key_opens_until_it_is_to_be_regenerated_rotated_or_revoked_and_s
     let answer = scene.with_token(&key, "/transfer").await?;
     ensure!(answer.status == 403 && answer.problem() == "step_up_impossible", "{}", answer.text());
 
+    // A rule says so, or the operator; either way the key is out of use everywhere.
+    let answer = scene.with_token(&key, "/secrets").await?;
+    ensure!(answer.status == 401 && answer.problem() == "api-key-regenerate", "{}", answer.text());
+    let answer = scene.with_token(&key, "/orders").await?;
+    ensure!(answer.status == 401 && answer.problem() == "api-key-regenerate", "{}", answer.text());
+    let key = scene.edge.command(&["api-keys", "rotate", &id])?.trim().to_owned();
+    ensure!(scene.with_token(&key, "/orders").await?.status == 200, "the new secret does not open");
     scene.edge.command(&["api-keys", "require-regeneration", "--user", "nightly"])?;
     let answer = scene.with_token(&key, "/orders").await?;
     ensure!(answer.status == 401 && answer.problem() == "api-key-regenerate", "{}", answer.text());

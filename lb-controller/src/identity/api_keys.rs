@@ -28,6 +28,9 @@ const MOST_WORDS: usize = 64;
 /// What a key may do, and for whom.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ApiKey {
+    /// How the key begins, `lbk_…`; the record is kept under it.
+    #[serde(skip)]
+    pub(crate) id: String,
     pub(crate) user: String,
     /// What its owner calls it.
     pub(crate) name: String,
@@ -86,8 +89,8 @@ impl ApiKeys {
     pub(crate) fn open(store: Arc<Store>) -> Result<ApiKeys, StoreError> {
         let mut known = HashMap::new();
         for (id, record) in store.api_keys()? {
-            match serde_json::from_slice(&record) {
-                Ok(key) => drop(known.insert(id, Arc::new(key))),
+            match serde_json::from_slice::<ApiKey>(&record) {
+                Ok(key) => drop(known.insert(id, Arc::new(ApiKey { id: name_of(id), ..key }))),
                 Err(error) => tracing::error!(id = written(id), %error, "an API key cannot be read, and opens nothing"),
             }
         }
@@ -127,6 +130,7 @@ impl ApiKeys {
         fill(&mut id);
         let secret = secret();
         let key = ApiKey {
+            id: name_of(id),
             user: new.user,
             name: new.name,
             groups: new.groups,
@@ -227,7 +231,7 @@ fn check(new: &NewApiKey) -> Result<(), KeyError> {
 
 fn report(id: [u8; ID_BYTES], key: &ApiKey) -> ApiKeyReport {
     ApiKeyReport {
-        id: format!("{PREFIX}{}", written(id)),
+        id: name_of(id),
         user: key.user.clone(),
         name: key.name.clone(),
         groups: key.groups.clone(),
@@ -247,6 +251,10 @@ fn secret() -> Zeroizing<[u8; SECRET_BYTES]> {
     let mut secret = Zeroizing::new([0; SECRET_BYTES]);
     fill(&mut *secret);
     secret
+}
+
+fn name_of(id: [u8; ID_BYTES]) -> String {
+    format!("{PREFIX}{}", written(id))
 }
 
 fn written(id: [u8; ID_BYTES]) -> String {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-use lb_policy::UnixSeconds;
+use lb_policy::{CertificateFacts, UnixSeconds};
 use rustls_pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -17,6 +17,8 @@ pub struct ClientCertificate {
     pub fingerprint: [u8; 32],
     /// Subject alternative names: DNS names, e-mail addresses and URIs.
     pub names: Vec<String>,
+    /// Of the fingerprint, in lower case.
+    digits: String,
     common_name: Option<String>,
     emails: Vec<String>,
     /// With what leads to its authority, the certificate itself first.
@@ -52,6 +54,7 @@ impl ClientCertificate {
             subject: parsed.subject().to_string(),
             issuer: parsed.issuer().to_string(),
             fingerprint: crate::identity::sha256(der),
+            digits: crate::identity::sha256(der).iter().map(|byte| format!("{byte:02x}")).collect(),
             names: general.iter().filter_map(text).collect(),
             common_name: common_name.map(str::to_owned),
             emails: general.iter().filter_map(email).collect(),
@@ -59,6 +62,11 @@ impl ClientCertificate {
             ends_at: u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0),
             trusted_in: AtomicU64::new(0),
         })
+    }
+
+    /// The certificate as rules see it.
+    pub fn facts(&self) -> CertificateFacts<'_> {
+        CertificateFacts { subject: &self.subject, issuer: &self.issuer, fingerprint: &self.digits, names: &self.names }
     }
 
     /// The user it is for, by what the configuration goes by.

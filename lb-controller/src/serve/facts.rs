@@ -15,6 +15,7 @@ use lb_policy::{
 use crate::config::{Config, Route};
 use crate::edge::Edge;
 use crate::serve::body_memory::BodyMemory;
+use crate::serve::client_certificate::ClientCertificate;
 use crate::serve::request::{Inbound, InboundBody};
 use crate::serve::respond::{self, Early, Refusal};
 use crate::signals::{Observed, Sender};
@@ -111,13 +112,16 @@ pub fn gather<'a>(
         now,
         levels: &config.step_up.levels,
         request: request_facts(request, findings.parameters),
-        client: findings.observed.client(ClientFacts::at(request.client.address)),
+        client: ClientFacts {
+            certificate: request.certificate.as_deref().map(ClientCertificate::facts),
+            ..findings.observed.client(ClientFacts::at(request.client.address))
+        },
         session: who.session.map(Session::facts),
         proved_for_this_request: who.proved_for_this_request,
         provable: who.provable,
         body: findings.body,
         route: RouteFacts { is_public: route.public, labels: &route.labels },
-        api_key: None,
+        api_key: who.session.and_then(Session::api_key),
         observed: findings.observed.facts(),
     }
 }

@@ -1,5 +1,7 @@
 //! What rules do beside denying and asking for proof: they end sessions, make API keys stale, and limit.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 
 use super::StepUp;
@@ -8,6 +10,7 @@ use super::pages::{Rejection, with_retry_after};
 use super::session::Session;
 use crate::audit::Event;
 use crate::config::Config;
+use crate::identity::ApiKeys;
 use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
 use crate::signals::RetryAfter;
@@ -33,12 +36,34 @@ impl StepUp {
     }
 
     /// The API key that came is of no use any more until it was made anew.
-    pub fn api_key_is_stale(&self, request: &Inbound, session: Option<&Session>, rule: &str) -> OwnResponse {
+    pub(crate) async fn api_key_is_stale(
+        &self,
+        keys: &Arc<ApiKeys>,
+        request: &Inbound,
+        session: Option<&Session>,
+        rule: &str,
+    ) -> OwnResponse {
+        let is_recorded = match session.and_then(Session::api_key) {
+            Some(key) => {
+                let (keys, id) = (keys.clone(), key.id.to_owned());
+                matches!(self.disk.run(move || keys.require_regeneration(&id)).await, Ok(Ok(())))
+            }
+            None => true,
+        };
         let tag = session.map(|session| self.tags.tag(session.user()));
-        Event { rule: Some(rule), ..self.event("api-key", "stale", request, tag.as_deref()) }.record();
+        let result = if is_recorded { "stale" } else { "unavailable" };
+        Event { rule: Some(rule), ..self.event("api-key", result, request, tag.as_deref()) }.record();
+        if !is_recorded {
+            return store_unavailable(request);
+        }
         let detail = "This API key must be made anew before it is of use again.";
-        Rejection { status: StatusCode::UNAUTHORIZED, problem: "api-key-stale", title: "API key out of date", detail }
-            .answer(request)
+        Rejection {
+            status: StatusCode::UNAUTHORIZED,
+            problem: "api-key-regenerate",
+            title: "API key out of date",
+            detail,
+        }
+        .answer(request)
     }
 
     /// A limit of a rule has no room now (429, RFC 6585 §4).

@@ -2,7 +2,7 @@
 //! which sessions ended early.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use lb_policy::{Level, Levels, Method, ProvedFactor, SessionFacts, Strength, UnixSeconds};
+use lb_policy::{ApiKeyFacts, Level, Levels, Method, ProvedFactor, SessionFacts, Strength, UnixSeconds};
 
 use super::account::{Account, AccountId};
 use super::factor::{self, FactorVerified};
@@ -55,6 +55,8 @@ pub(super) enum Carrier {
         /// A person stands behind it.
         has_user: bool,
         scopes: Vec<String>,
+        /// Of an API key: its id, and when it got its secret.
+        api_key: Option<(String, UnixSeconds)>,
     },
 }
 
@@ -111,6 +113,7 @@ impl Session {
             issuer: Some(token.issuer.clone()),
             has_user: token.has_user,
             scopes: token.scopes.clone(),
+            api_key: None,
         };
         let factors = factor::token::proved(token).iter().flat_map(FactorVerified::all).collect();
         let groups = token.groups.clone();
@@ -119,8 +122,13 @@ impl Session {
 
     /// Whoever an API key acts for, for one request. A key proves no factor.
     pub(super) fn of_api_key(key: &ApiKey, now: UnixSeconds) -> Session {
-        let carrier =
-            Carrier::Token { scheme: Scheme::Bearer, issuer: None, has_user: false, scopes: key.scopes.clone() };
+        let carrier = Carrier::Token {
+            scheme: Scheme::Bearer,
+            issuer: None,
+            has_user: false,
+            scopes: key.scopes.clone(),
+            api_key: Some((key.id.clone(), key.rotated_at.unwrap_or(key.created_at))),
+        };
         let account = AccountId { issuer: None, name: key.user.clone() };
         let ends_at = key.expires_at.unwrap_or(u64::MAX);
         Session::for_one_request(account, key.groups.clone(), Vec::new(), (now, ends_at), carrier)
@@ -159,6 +167,14 @@ impl Session {
 
     pub(super) fn carrier(&self) -> &Carrier {
         &self.carrier
+    }
+
+    /// The API key that came, as rules see it.
+    pub fn api_key(&self) -> Option<ApiKeyFacts<'_>> {
+        match &self.carrier {
+            Carrier::Token { api_key: Some((id, made_at)), .. } => Some(ApiKeyFacts { id, made_at: *made_at }),
+            Carrier::Token { .. } | Carrier::Cookie | Carrier::Certificate => None,
+        }
     }
 
     pub(super) fn is_by_token(&self) -> bool {
