@@ -109,7 +109,7 @@ async fn answer(
     let id = record.id();
     let explain = || Explained::of(&config.rules, &facts, Some(id.to_string()));
     if !matches!(decision, Decision::Allow(_) | Decision::AllowWithin(_) | Decision::LogIn) {
-        edge.recent.remember(now, &explain);
+        edge.recent.remember(now, explain);
     }
 
     let passing = |permit| Passing { permit, visit: &visit, snapshot, route, who, findings: &findings };
@@ -117,7 +117,7 @@ async fn answer(
         (Decision::Allow(permit), _) => passing(permit).go_on(edge, request, record).await,
         (Decision::AllowWithin(within), _) => {
             let permit = within.take(|limits| edge.signals.take(limits, &sender, now)).map_err(|retry_after| {
-                edge.recent.remember(now, &explain);
+                edge.recent.remember(now, explain);
                 edge.step_up.limited(&request, session, retry_after)
             })?;
             passing(permit).go_on(edge, request, record).await

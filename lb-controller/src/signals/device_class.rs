@@ -49,7 +49,8 @@ mod tests {
     #[test]
     fn a_device_is_what_it_says_it_is() {
         const UA: &str = "user-agent";
-        let rows: &[(&str, &'static [(&str, &str)], Option<&str>)] = &[
+        type Row = (&'static str, &'static [(&'static str, &'static str)], Option<&'static str>);
+        let rows: &[Row] = &[
             (
                 "hints of a phone",
                 &[("sec-ch-ua-mobile", "?1"), (UA, "Mozilla/5.0 (X11; Linux x86_64)")],
