@@ -128,6 +128,20 @@ impl Browser {
         self.get_text(&format!("element/{}/computedlabel", element.0)).await
     }
 
+    /// Gives the browser a device of its own for passkeys, whose user is always there and willing (WebDriver extension of
+    /// WebAuthn L3 §11).
+    pub async fn add_authenticator(&self) -> Result<()> {
+        let device = json!({
+            "protocol": "ctap2",
+            "transport": "internal",
+            "hasResidentKey": true,
+            "hasUserVerification": true,
+            "isUserConsenting": true,
+            "isUserVerified": true,
+        });
+        self.post("webauthn/authenticator", device).await.map(drop)
+    }
+
     /// Everything from now on happens in the window that opened last; waits for one that is not `known`. Returns it.
     pub async fn enter_new_window(&self, known: &[String]) -> Result<String> {
         let deadline = Instant::now() + APPEARS_WITHIN;

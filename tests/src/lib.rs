@@ -16,6 +16,7 @@ pub mod idp;
 pub mod lan;
 pub mod level;
 pub mod lines;
+pub mod mail_sink;
 pub mod netns;
 pub mod origin;
 pub mod packet;

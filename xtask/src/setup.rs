@@ -50,6 +50,7 @@ pub(crate) fn ensure(workspace: &Workspace, purpose: Purpose) -> Result<PathBuf>
     }
     if purpose >= Purpose::Test {
         python::SCAPY.ensure(workspace)?;
+        python::AIOSMTPD.ensure(workspace)?;
         idp::ensure(workspace)?;
     }
     if purpose >= Purpose::Ci {

@@ -76,6 +76,9 @@ fn cargo_test(workspace: &Workspace, level: Level, filter: Option<&str>, count: 
         if let Some(python) = python::SCAPY.find(workspace) {
             cargo.env("LB_SCAPY_PYTHON", python);
         }
+        if let Some(python) = python::AIOSMTPD.find(workspace) {
+            cargo.env("LB_SMTP_PYTHON", python);
+        }
         if let Some(idp) = idp::find(workspace) {
             cargo.env("LB_IDP_NODE", idp.node).env("LB_IDP_HOME", idp.home);
         }

