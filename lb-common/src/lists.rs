@@ -234,17 +234,20 @@ pub fn find(maps: &impl ListMaps, high: u64, low: u64) -> Listed {
     }
 }
 
-/// `false`: the list says nothing of the address, nor of any other of its /16.
+/// A word of the root's first block and a bit in it: while it is clear, the list says nothing of the address, nor of any other
+/// of its /16. The block has a copy in [`crate::types::Control::list_hints`], which is nearer.
 #[inline(always)]
-pub fn may_be_listed(maps: &impl ListMaps, high: u64) -> bool {
-    has_bit(maps, bit_place(FIRST_HINT_BLOCK, (high >> 48) as u32)).unwrap_or(false)
+pub const fn hint(high: u64) -> (u32, u64) {
+    let (_, word, bit) = bit_place(FIRST_HINT_BLOCK, (high >> 48) as u32);
+    (word as u32, bit)
 }
 
 /// `false`: the list says nothing of the address, nor of any other of its /24.
 #[inline(always)]
 fn is_marked(maps: &impl ListMaps, high: u64) -> bool {
-    let number = (high >> 40) as u32;
-    may_be_listed(maps, high) && has_bit(maps, bit_place(FIRST_MARK_BLOCK, number)).unwrap_or(false)
+    let (word, bit) = hint(high);
+    let has_bit = |place| has_bit(maps, place).unwrap_or(false);
+    has_bit((FIRST_HINT_BLOCK, word as usize, bit)) && has_bit(bit_place(FIRST_MARK_BLOCK, (high >> 40) as u32))
 }
 
 #[inline(always)]

@@ -62,7 +62,8 @@ impl Source {
         Self { network: Address { words_be: key } }
     }
 
-    /// The word of `BLOCK_HINTS` and the bit in it that are set while this source is blocked, and perhaps for others.
+    /// The word of [`crate::types::Control::block_hints`] and the bit in it that are set while this source is blocked, and
+    /// perhaps for others.
     #[inline(always)]
     pub const fn block_hint(&self) -> (u32, u64) {
         self.network.hint()
@@ -132,7 +133,7 @@ impl fmt::Display for Source {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::maps::BLOCK_HINT_WORDS;
+    use crate::address::HINT_WORDS;
     use std::string::ToString;
 
     #[test]
@@ -170,7 +171,7 @@ mod tests {
                 (0..SOURCES).map(|number| source_of(number).block_hint()).collect();
             // Random placement of 4,096 in 65,536 leaves some 3,970 bits.
             assert!(hints.len() > 3800, "{}", hints.len());
-            assert!(hints.iter().all(|(word, bit)| (*word as usize) < BLOCK_HINT_WORDS && bit.count_ones() == 1));
+            assert!(hints.iter().all(|(word, bit)| (*word as usize) < HINT_WORDS && bit.count_ones() == 1));
             assert_eq!(source_of(7).block_hint(), source_of(7).block_hint());
         }
     }

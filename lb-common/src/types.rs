@@ -6,35 +6,18 @@
 
 mod choices;
 mod free;
+mod shared;
 
 pub use choices::{BackendState, Forward, HashBy};
+pub use shared::Shared;
 
-use crate::address::Address;
+use crate::address::{Address, HINT_WORDS};
 use crate::fragment::SET_WORDS;
+use crate::lists::{FAMILIES, ROOT_BLOCK_WORDS};
 use crate::maps::MAGLEV_TABLE_LENGTH;
 use crate::nat::{BLOCK_WORDS, MAX_ADDRESSES};
 use crate::sample::SAMPLE_BYTES;
 use crate::verdict::DropClass;
-
-/// A fixed-size value that crosses the kernel boundary as plain bytes.
-pub trait Shared: Copy + 'static {
-    /// Exactly as many bytes as the type has.
-    type Bytes: Copy + 'static;
-    fn to_bytes(self) -> Self::Bytes;
-    fn from_bytes(bytes: Self::Bytes) -> Self;
-}
-
-impl Shared for u64 {
-    type Bytes = [u8; size_of::<u64>()];
-    #[inline]
-    fn to_bytes(self) -> Self::Bytes {
-        self.to_ne_bytes()
-    }
-    #[inline]
-    fn from_bytes(bytes: Self::Bytes) -> Self {
-        Self::from_ne_bytes(bytes)
-    }
-}
 
 macro_rules! shared_types {
     ($($(#[$doc:meta])* pub struct $name:ident { $($(#[$field_doc:meta])* pub $field:ident : $kind:ty,)+ })+) => {
@@ -59,16 +42,23 @@ macro_rules! shared_types {
 }
 
 shared_types! {
-    /// The switches the XDP program reads for every TCP or UDP packet.
+    /// What the XDP program reads for every TCP or UDP packet, found at once. A bit that is clear among the hints is a promise.
     pub struct Control {
         /// Which of the two tables in `SERVICES` is live: 0 or 1.
         pub active_table: u32,
-        /// Non-zero while `BLOCKS` may hold an entry, so that the usual empty list costs no hash lookup.
-        pub any_blocks: u32,
+        pub unused: u32,
         /// For each table: non-zero while a prefix is a VIP, so that otherwise no packet costs a lookup in `VIP_PREFIXES`.
         pub any_vip_prefixes: [u32; 2],
         /// The seed of each table, chosen by user space so that every key found a slot.
         pub seeds: [u64; 2],
+        /// Of all services together.
+        pub new_flows: SharedLimit,
+        /// For each table: [`Address::hint`] of every VIP.
+        pub vip_hints: [[u64; HINT_WORDS]; 2],
+        /// [`crate::source::Source::block_hint`] of every source in `BLOCKS`.
+        pub block_hints: [u64; HINT_WORDS],
+        /// For each family: [`crate::lists::hint`] of every prefix in its list.
+        pub list_hints: [[u64; ROOT_BLOCK_WORDS]; FAMILIES],
     }
 
     /// Where one VIP:port leads. The key is `(address, port, protocol, kind)`; the rest is the value.

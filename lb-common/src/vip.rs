@@ -7,7 +7,7 @@ use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::str::FromStr;
 
-use crate::address::{Address, HINT_WORDS};
+use crate::address::Address;
 
 /// Port ranges of all VIPs together, in each of the two halves of `RANGES`.
 pub const MAX_RANGES: usize = 1024;
@@ -15,8 +15,6 @@ pub const MAX_RANGES: usize = 1024;
 pub const MAX_RANGES_PER_VIP: usize = 16;
 /// VIPs that are prefixes, in each of the two tables.
 pub const MAX_VIP_PREFIXES: usize = 1024;
-/// Words of [`Address::hint`] in each of the two halves of `VIP_HINTS`.
-pub const VIP_HINT_WORDS: usize = HINT_WORDS;
 
 /// What `VIP_PREFIXES` is searched for; the prefix length counts the table's bits too.
 #[derive(

@@ -18,7 +18,7 @@ use crate::failure::{ExitKind, Failure};
 use crate::instance::Instance;
 use crate::report::{
     Admitted, Backend, BackendL4, BackendWay, Cpu, Datapath, Decapsulation, Dropped, Interface, Limit, ListFamily,
-    Mark, Nat, Passed, Service, ServiceNat, SynCookies, Worker,
+    MapSize, Mark, Nat, Passed, Service, ServiceNat, SynCookies, Worker,
 };
 
 /// `None` when nothing is attached.
@@ -133,6 +133,7 @@ pub fn of(reader: &Reader) -> anyhow::Result<Datapath> {
             .filter_map(|verified| Some(mark(verified.source, verified.remaining?)))
             .collect(),
         blocked: reader.blocks()?.into_iter().map(|blocked| mark(blocked.source, blocked.remaining)).collect(),
+        maps: reader.memory().iter().map(MapSize::from).collect(),
     })
 }
 

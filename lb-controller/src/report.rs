@@ -63,6 +63,22 @@ pub struct Datapath {
     pub workers: Vec<Worker>,
     pub verified: Vec<Mark>,
     pub blocked: Vec<Mark>,
+    /// What each map takes in the kernel, the largest first; lists are told of by themselves.
+    #[serde(default)]
+    pub maps: Vec<MapSize>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MapSize {
+    pub name: String,
+    pub entries: u32,
+    pub bytes: u64,
+}
+
+impl From<&lb_datapath::MapMemory> for MapSize {
+    fn from(map: &lb_datapath::MapMemory) -> Self {
+        Self { name: map.name.clone(), entries: map.entries, bytes: map.bytes }
+    }
 }
 
 /// Tunnels of the L4 tier that end on this host.

@@ -3,43 +3,35 @@
 
 use lb_common::parse::{Headers, Transport};
 use lb_common::service::Service;
+use lb_common::types::Control;
 use lb_common::{Address, Listed, Reason, Source};
 
-use crate::{limits, lists, maps};
+use crate::limits::{self, Packet};
+use crate::{lists, maps};
 
 /// `Ok` says why the packet may pass: under the limits, or over one and verified. A source that a list allows is never
-/// blocked; limits hold for it too, or whoever forges its address could flood the service.
+/// blocked; limits hold for it too, or whoever forges its address could flood the service. `QUICKLY` in the fast program, which
+/// has room on its stack for that.
 #[inline(always)]
-pub(crate) fn admit(
+pub(crate) fn admit<const QUICKLY: bool>(
+    control: &Control,
     headers: &Headers,
     transport: &Transport,
     service: &Service,
     listed: Listed,
 ) -> Result<Reason, Reason> {
     let source = Source::of_address(headers.source);
-    standing(&source, listed)?;
-    limits::admit(&source, service.number, headers.length_bytes, transport.opens_connection)
-}
-
-/// [`admit`] for the fast program.
-#[inline(always)]
-pub(crate) fn admit_quickly(
-    headers: &Headers,
-    transport: &Transport,
-    service: &Service,
-    listed: Listed,
-) -> Result<Reason, Reason> {
-    let source = Source::of_address(headers.source);
-    standing(&source, listed)?;
-    limits::admit_quickly(&source, service.number, headers.length_bytes, transport.opens_connection)
+    standing(control, &source, listed)?;
+    let packet = Packet { length_bytes: headers.length_bytes, opens_connection: transport.opens_connection };
+    limits::admit::<QUICKLY>(control, &source, service.number, packet)
 }
 
 /// What is decided of a source beforehand, whatever its packets cost.
 #[inline(always)]
-pub(crate) fn standing(source: &Source, listed: Listed) -> Result<(), Reason> {
+pub(crate) fn standing(control: &Control, source: &Source, listed: Listed) -> Result<(), Reason> {
     match listed {
         Listed::Denied => Err(Reason::DeniedByList),
-        Listed::Unlisted => blocks(source),
+        Listed::Unlisted => blocks(control, source),
         Listed::Allowed => Ok(()),
     }
 }
@@ -48,15 +40,15 @@ pub(crate) fn standing(source: &Source, listed: Listed) -> Result<(), Reason> {
 /// denied could still ask, and tell backends that their clients are gone.
 #[inline(always)]
 pub(crate) fn icmp(address: Address) -> Result<(), Reason> {
+    let control = maps::control().ok_or(Reason::InternalError)?;
     let source = Source::of_address(address);
-    standing(&source, lists::look_up_address(address))?;
+    standing(control, &source, lists::look_up(control, address))?;
     limits::icmp(&source)
 }
 
 #[inline(always)]
-fn blocks(source: &Source) -> Result<(), Reason> {
-    let control = maps::control().ok_or(Reason::InternalError)?;
-    if control.any_blocks == 0 || !maps::may_be_blocked(source) {
+fn blocks(control: &Control, source: &Source) -> Result<(), Reason> {
+    if !maps::has_hint(&control.block_hints, source.block_hint()) {
         return Ok(());
     }
     let [high, low] = source.halves();

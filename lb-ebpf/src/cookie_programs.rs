@@ -11,9 +11,9 @@ use lb_common::{Reason, Source};
 
 use crate::end::end;
 use crate::maps::scratch;
-use crate::packet::XdpPacket;
+use crate::packet::{ETHERNET_BYTES, Front, XdpPacket};
 use crate::syn_cookie::{self, Proof};
-use crate::{admit, count, maps, pick, service};
+use crate::{admit, count, maps, pick, service, way};
 
 /// A SYN that is answered with a cookie, or else goes the way of any other.
 #[xdp(frags)]
@@ -27,23 +27,31 @@ fn judge(context: &XdpContext) -> Result<(Reason, u32), Stop> {
     let syn = Segment::read(&XdpPacket::new(context), &transport).ok_or(Reason::BadTransportHeader)?;
     let (service, _) = service::find(&headers)?;
     let listed = scratch::read_listed().ok_or(Reason::InternalError)?;
+    let control = maps::control().ok_or(Reason::InternalError)?;
     let policy = maps::cookie_policy(service.number).ok_or(Reason::InternalError)?;
     maps::charge_batch(service.number, policy).ok_or(Reason::InternalError)?;
     let is_pressed = maps::is_pressed(service.number).ok_or(Reason::InternalError)?;
     let comes_first = maps::forget_flag(is_pressed || policy.is_always());
     let is_answerable = syn_cookie::is_answerable(context, &headers, &transport, &service, &syn).unwrap_or(false);
-    let is_answerable = maps::forget_flag(is_answerable);
+    let is_answerable = maps::forget_flag(is_answerable && note_way_back(context, &headers).is_some());
     let admission = if is_answerable && comes_first {
         // Before the limits: what is answered spends none.
-        admit::standing(&Source::of_address(headers.source), listed).and(Err(Reason::SourceLimit))
+        admit::standing(control, &Source::of_address(headers.source), listed).and(Err(Reason::SourceLimit))
     } else {
-        admit::admit(&headers, &transport, &service, listed)
+        admit::admit::<false>(control, &headers, &transport, &service, listed)
     };
     let admission = maps::forget_outcome(admission);
     if is_answerable && matches!(admission, Err(limited) if limited.is_exhaustible_limit()) {
         return Err(Stop::Slow(SlowPath::CookieAnswer));
     }
     deliver(&service, &headers, &transport, admission)
+}
+
+/// By which way an answer reaches the client of a packet that came through the tier, which does not forward it: by the host's
+/// own. `None` while the kernel knows none; then it answers itself, by the way it finds.
+#[inline(always)]
+fn note_way_back(context: &XdpContext, headers: &Headers) -> Option<()> {
+    if scratch::is_unpacked() { scratch::write_way(&way::from_kernel(context, headers.source)?) } else { Some(()) }
 }
 
 /// Writes the answer that [`lb_syn_cookie`] has decided on: a program of its own, because judging and answering both
@@ -59,7 +67,12 @@ fn answer(context: &XdpContext) -> Result<(Reason, u32), Stop> {
     let (syn, options) = syn_cookie::read(context, &transport).ok_or(Reason::BadTransportHeader)?;
     let (service, _) = service::find(&headers)?;
     syn_cookie::answer(context, &headers, &syn, &options, &service).ok_or(Reason::NoRoom)?;
-    Ok((Reason::SynCookieSent, xdp_action::XDP_TX))
+    if !scratch::is_unpacked() {
+        return Ok((Reason::SynCookieSent, xdp_action::XDP_TX));
+    }
+    let way = scratch::read_way().ok_or(Reason::InternalError)?;
+    way.address(&Front::of(context).head(ETHERNET_BYTES).ok_or(Reason::NoRoom)?);
+    Ok((Reason::SynCookieSent, way.take(context)))
 }
 
 /// A packet that must belong to a connection or bring back a cookie, or is over a limit and may be proven so.
@@ -73,14 +86,20 @@ fn check(context: &XdpContext) -> Result<(Reason, u32), Stop> {
     let (headers, transport) = scratch::read().ok_or(Reason::InternalError)?;
     let (service, _) = service::find(&headers)?;
     let listed = scratch::read_listed().ok_or(Reason::InternalError)?;
+    let control = maps::control().ok_or(Reason::InternalError)?;
     let segment = Segment::read(&XdpPacket::new(context), &transport).ok_or(Reason::InternalError)?;
     let proof = syn_cookie::proof(context, &headers, &segment);
     let is_pressed = maps::is_pressed(service.number).ok_or(Reason::InternalError)?;
     let admission = if proof == Proof::Nothing && is_pressed {
         // It spends nobody's limit.
-        admit::standing(&Source::of_address(headers.source), listed).and(Err(Reason::BadSynCookie))
+        admit::standing(control, &Source::of_address(headers.source), listed).and(Err(Reason::BadSynCookie))
     } else {
-        syn_cookie::admit_proven(proof, &headers, &service, admit::admit(&headers, &transport, &service, listed))
+        syn_cookie::admit_proven(
+            proof,
+            &headers,
+            &service,
+            admit::admit::<false>(control, &headers, &transport, &service, listed),
+        )
     };
     let admission = maps::forget_outcome(admission);
     count::cookie(&service, proof, admission);

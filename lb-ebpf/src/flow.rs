@@ -65,8 +65,9 @@ pub(crate) fn backend(
     }
 }
 
+/// Whose packet it is.
 #[inline(always)]
-fn connection(headers: &Headers, transport: &Transport) -> Connection {
+pub(crate) fn connection(headers: &Headers, transport: &Transport) -> Connection {
     Connection {
         source: headers.source,
         destination: headers.destination,

@@ -59,13 +59,12 @@ pub(crate) fn send(
     picked: &Picked,
 ) -> Result<u32, Reason> {
     let way = way::to(context, picked.backend)?;
-    let fits_bytes = fits_bytes(forward, picked.backend)?;
-    if headers.length_bytes > fits_bytes as u32 {
-        return Err(too_big::noted(fits_bytes));
-    }
-    let head = match forward.forward {
-        L2 => Front::of(context).head(ETHERNET_BYTES).ok_or(Reason::NoRoom)?,
-        _ => encapsulate(context, forward, headers, picked)?,
+    let head = match (forward.forward, picked.backend.address.is_v4()) {
+        (L2, _) => as_it_is(context, headers, picked.backend)?,
+        (GUE, true) => encapsulate::<true, true>(context, forward, headers, picked)?,
+        (GUE, false) => encapsulate::<false, true>(context, forward, headers, picked)?,
+        (_, true) => encapsulate::<true, false>(context, forward, headers, picked)?,
+        (_, false) => encapsulate::<false, false>(context, forward, headers, picked)?,
     };
     way.address(&head);
     Ok(way.take(context))
@@ -74,54 +73,74 @@ pub(crate) fn send(
 /// The largest packet that the way to the backend takes once it has its outer headers.
 #[inline(always)]
 pub(crate) fn fits_bytes(forward: &ServiceForward, backend: &BackendEntry) -> Result<u16, Reason> {
+    let outer_bytes = match forward.forward {
+        L2 => 0,
+        kind => outer_bytes(backend.address.is_v4(), kind == GUE),
+    };
     match (forward.forward, backend.mtu_bytes) {
         // The kernel alone knows the way, and its interface drops what is too large for it.
         (L2, 0) => Ok(u16::MAX),
         // Nor is it known what would stand in an outer header.
         (_, 0) => Err(Reason::NoWayToBackend),
-        (_, mtu_bytes) => Ok(mtu_bytes.saturating_sub(outer_bytes(forward, backend) as u16)),
+        (_, mtu_bytes) => Ok(mtu_bytes.saturating_sub(outer_bytes as u16)),
     }
 }
 
 #[inline(always)]
-const fn outer_bytes(forward: &ServiceForward, backend: &BackendEntry) -> usize {
-    let ip_bytes = if backend.address.is_v4() { IPV4_BYTES } else { IPV6_BYTES };
-    match forward.forward {
-        L2 => 0,
-        GUE => ip_bytes + UDP_BYTES,
-        _ => ip_bytes,
-    }
+const fn outer_bytes(is_ipv4: bool, is_gue: bool) -> usize {
+    (if is_ipv4 { IPV4_BYTES } else { IPV6_BYTES }) + (if is_gue { UDP_BYTES } else { 0 })
 }
 
 const L2: u8 = Forward::L2.to_number();
 const GUE: u8 = Forward::Gue.to_number();
 
-/// Puts the outer headers between the Ethernet header, whose VLAN tags stay, and the packet.
 #[inline(always)]
-fn encapsulate(
+fn as_it_is(context: &XdpContext, headers: &Headers, backend: &BackendEntry) -> Result<Head, Reason> {
+    if backend.mtu_bytes != 0 {
+        check_fits(headers, backend, 0)?;
+    }
+    Front::of(context).head(ETHERNET_BYTES).ok_or(Reason::NoRoom)
+}
+
+#[inline(always)]
+fn check_fits(headers: &Headers, backend: &BackendEntry, outer_bytes: usize) -> Result<(), Reason> {
+    if headers.length_bytes + outer_bytes as u32 <= backend.mtu_bytes as u32 {
+        return Ok(());
+    }
+    Err(too_big::noted(backend.mtu_bytes.saturating_sub(outer_bytes as u16)))
+}
+
+/// Puts the outer headers between the Ethernet header, whose VLAN tags stay, and the packet. Each kind of them on a way of its
+/// own, on which the compiler knows all lengths.
+#[inline(always)]
+fn encapsulate<const IS_IPV4: bool, const IS_GUE: bool>(
     context: &XdpContext,
     forward: &ServiceForward,
     headers: &Headers,
     picked: &Picked,
 ) -> Result<Head, Reason> {
+    let backend = picked.backend;
+    let outer_bytes = outer_bytes(IS_IPV4, IS_GUE);
+    if backend.mtu_bytes == 0 {
+        return Err(Reason::NoWayToBackend);
+    }
+    check_fits(headers, backend, outer_bytes)?;
     let inside = Inside {
         is_ipv4: headers.source.is_v4(),
         length_bytes: headers.length_bytes,
         traffic_class: headers.traffic_class,
-        gue_port: (forward.forward == GUE).then_some(forward.gue_port),
+        gue_port: IS_GUE.then_some(forward.gue_port),
         hash: picked.hash,
     };
-    let backend = picked.backend;
     let tags = Tags::read(context, headers.link_bytes);
-    let front = Front::grown(context, outer_bytes(forward, backend)).ok_or(Reason::NoRoom)?;
-    write(&front, &tags, backend, &inside).ok_or(Reason::NoRoom)
+    let front = Front::grown(context, outer_bytes).ok_or(Reason::NoRoom)?;
+    write::<IS_IPV4>(&front, &tags, backend, &inside).ok_or(Reason::NoRoom)
 }
 
-/// Each shape compares its own length with the frame's: the verifier does not know which of them was given the room.
 #[inline(always)]
-fn write(front: &Front, tags: &Tags, backend: &BackendEntry, inside: &Inside) -> Option<Head> {
+fn write<const IS_IPV4: bool>(front: &Front, tags: &Tags, backend: &BackendEntry, inside: &Inside) -> Option<Head> {
     let link_bytes = tags.link_bytes();
-    if backend.address.is_v4() {
+    if IS_IPV4 {
         let head = front.head(link_bytes + IPV4_BYTES)?;
         tags.write(&head, true);
         let (words, last) = outer_ipv4(backend.tunnel_source, backend.address, backend.outer_sum, inside);

@@ -6,48 +6,51 @@ use lb_common::maps::{NETWORK_SETS, NEW_FLOWS, SOURCE_SETS};
 use lb_common::rate::Dimension::{self, Bytes, Packets, Syns};
 use lb_common::rate::set::{self, Place, Tried};
 use lb_common::rate::shared;
-use lb_common::types::{Limit, RateLimits, ServiceLimits, SharedLimit};
+use lb_common::types::{Control, Limit, RateLimits, ServiceLimits, SharedLimit};
 use lb_common::{Reason, Source};
 
 use crate::maps::limits::{self, SetElement};
 use crate::maps::{self, verified};
 
-/// `Ok` says why the packet may pass. `length_bytes` is the IP packet's.
-#[inline(always)]
-pub(crate) fn admit(
-    source: &Source,
-    service: u16,
-    length_bytes: u32,
-    opens_connection: bool,
-) -> Result<Reason, Reason> {
-    let [high, low] = source.halves();
-    let over = lb_by_limits(high, low, service as u64, (length_bytes as u64) << 1 | opens_connection as u64);
-    admitted(over, source, service, opens_connection)
+/// What limits ask about a packet.
+#[derive(Clone, Copy)]
+pub(crate) struct Packet {
+    /// The IP packet's.
+    pub(crate) length_bytes: u32,
+    pub(crate) opens_connection: bool,
 }
 
-/// [`admit`] without a call where nothing but packets is limited, and not by network, which is the usual case. Room for it
-/// on the stack has the fast program alone.
+/// `Ok` says why the packet may pass. `QUICKLY`: without a call where nothing but packets is limited, and not by network, which
+/// is the usual case.
 #[inline(always)]
-pub(crate) fn admit_quickly(
+pub(crate) fn admit<const QUICKLY: bool>(
+    control: &Control,
     source: &Source,
     service: u16,
-    length_bytes: u32,
-    opens_connection: bool,
+    packet: Packet,
 ) -> Result<Reason, Reason> {
-    let limits = limits::of_service(service).ok_or(Reason::InternalError)?;
-    if limits.in_force & ServiceLimits::LIMITS_MORE_THAN_PACKETS != 0 {
-        return admit(source, service, length_bytes, opens_connection);
-    }
-    admitted(by_packets(limits, source, service), source, service, opens_connection)
-}
-
-#[inline(always)]
-fn admitted(over: u64, source: &Source, service: u16, opens_connection: bool) -> Result<Reason, Reason> {
+    let over = if QUICKLY {
+        let limits = limits::of_service(service).ok_or(Reason::InternalError)?;
+        match limits.in_force & ServiceLimits::LIMITS_MORE_THAN_PACKETS {
+            0 => by_packets(limits, source, service),
+            _ => by_limits(source, service, packet),
+        }
+    } else {
+        by_limits(source, service, packet)
+    };
     match over {
-        0 if opens_connection && too_many_new_flows()? => rescue(source, service, Reason::NewFlowLimit),
+        0 if packet.opens_connection && !control.new_flows.is_unlimited() && lb_new_flow() != 0 => {
+            rescue(source, service, Reason::NewFlowLimit)
+        }
         0 => Ok(Reason::Admitted),
         limited => rescue(source, service, reason(limited)),
     }
+}
+
+#[inline(always)]
+fn by_limits(source: &Source, service: u16, packet: Packet) -> u64 {
+    let [high, low] = source.halves();
+    lb_by_limits(high, low, service as u64, (packet.length_bytes as u64) << 1 | packet.opens_connection as u64)
 }
 
 /// What [`lb_by_limits`] says where nothing but packets is limited, and not by network: in line, as it is the usual case.
@@ -68,12 +71,6 @@ fn by_packets(limits: &ServiceLimits, source: &Source, service: u16) -> u64 {
         return OF_SERVICE | over_in(Packets);
     }
     0
-}
-
-#[inline(always)]
-fn too_many_new_flows() -> Result<bool, Reason> {
-    let limit = limits::of_new_flows().ok_or(Reason::InternalError)?;
-    Ok(!limit.is_unlimited() && lb_new_flow() != 0)
 }
 
 /// For packets that open a flow without being a SYN, whose flow is counted in [`admit`]: only who remembers flows knows
@@ -211,8 +208,8 @@ fn service_limits(service: u64, packet: u64) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn lb_new_flow() -> u64 {
-    let Some(limit) = limits::of_new_flows() else { return 0 };
-    (!shared_conforms(NEW_FLOWS, Syns, limit, 1)) as u64
+    let Some(control) = maps::control() else { return 0 };
+    (!shared_conforms(NEW_FLOWS, Syns, &control.new_flows, 1)) as u64
 }
 
 /// What [`verified::charge`] says, as a number.

@@ -64,7 +64,7 @@ mod programs {
     use aya_ebpf::programs::{SkLookupContext, XdpContext};
     use lb_common::parse::{Family, Headers, Transport, family, parse_ordinary_ipv4, parse_ordinary_ipv6};
     use lb_common::service::Service;
-    use lb_common::types::ServiceForward;
+    use lb_common::types::{Control, ServiceForward};
     use lb_common::{Listed, Reason, SlowPath, Stop};
 
     use crate::end::end;
@@ -152,23 +152,25 @@ mod programs {
     #[inline(always)]
     fn serve(context: &XdpContext, headers: &Headers) -> Outcome {
         let Ok(transport) = headers.transport else { return Err(Stop::Slow(SlowPath::Unusual)) };
-        let (headers, transport) = (&maps::forget_protocol(headers), maps::forget_flags(&transport));
-        let found = service::endpoint(headers, &transport);
+        let (headers, transport) = &maps::forget_kind(headers, &transport);
+        let control = maps::control().ok_or(Reason::InternalError)?;
+        let found = service::endpoint(control, headers, transport);
         let unless_gue = |reason| tunnel::unless_gue(headers, &transport, reason, SlowPath::Unusual);
         let Some(entry) = found.map_err(unless_gue)? else {
-            scratch::write(headers, &transport).ok_or(Reason::InternalError)?;
+            scratch::write(headers, transport).ok_or(Reason::InternalError)?;
+            scratch::write_unpacked(false).ok_or(Reason::InternalError)?;
             return Err(Stop::Slow(SlowPath::Judge));
         };
         let service = Service { number: entry.service, workers: entry.workers };
         let forward = maps::forward(service.number).ok_or(Reason::InternalError)?;
-        let place = flow::place_of(forward, headers, &transport);
-        let admitted = judge::<true>(&service, forward, headers, &transport)?;
+        let place = flow::place_of(forward, headers, transport);
+        let admitted = judge::<true>(control, &service, forward, headers, transport)?;
         let Some(place) = place else { return Ok((admitted, xdp_action::XDP_PASS)) };
         nat::divert_admitted(&service, forward, headers, &transport, admitted)?;
         if forward::divert(forward, headers, &transport, false).is_err() {
-            return go_on_in_forward(service.number, admitted, headers, &transport);
+            return go_on_in_forward(service.number, admitted, headers, transport);
         }
-        let picked = flow::backend(place, service.number, forward, headers, &transport)
+        let picked = flow::backend(place, service.number, forward, headers, transport)
             .inspect_err(count::undelivered(service.number))?;
         let action = forward::finish(context, service.number, forward, headers, &transport, &picked)?;
         Ok((if picked.is_prioritised { Reason::Prioritised } else { admitted }, action))
@@ -183,7 +185,8 @@ mod programs {
         let (service, _) = found.map_err(unless_gue)?;
         nat::divert_reply(&service, &headers, &transport)?;
         let forward = maps::forward(service.number).ok_or(Reason::InternalError)?;
-        let admitted = judge::<false>(&service, forward, &headers, &transport)?;
+        let control = maps::control().ok_or(Reason::InternalError)?;
+        let admitted = judge::<false>(control, &service, forward, &headers, &transport)?;
         if flow::is_local(forward) {
             return Ok((admitted, xdp_action::XDP_PASS));
         }
@@ -197,28 +200,25 @@ mod programs {
         Err(Stop::Slow(SlowPath::Forward))
     }
 
-    /// May a packet to a service pass, and why? `QUICKLY` in the fast program, which has room on its stack for that.
+    /// May a packet to a service pass, and why? `QUICKLY` as in [`admit::admit`].
     #[inline(always)]
     fn judge<const QUICKLY: bool>(
+        control: &Control,
         service: &Service,
         forward: &ServiceForward,
         headers: &Headers,
         transport: &Transport,
     ) -> Result<Reason, Stop> {
-        let listed = lists::look_up(headers);
+        let listed = lists::look_up(control, headers.source);
         let may_answer = flow::is_local(forward) && headers.fragment.is_whole() && listed != Listed::Denied;
         if may_answer {
             syn_cookie::under_pressure(headers, transport, service)
-                .or_else(|stop| hand_over(headers, transport, listed, stop))?;
+                .or_else(|stop| hand_over::<QUICKLY>(headers, transport, listed, stop))?;
         }
-        let admission = maps::forget_outcome(if QUICKLY {
-            admit::admit_quickly(headers, transport, service, listed)
-        } else {
-            admit::admit(headers, transport, service, listed)
-        });
+        let admission = maps::forget_outcome(admit::admit::<QUICKLY>(control, headers, transport, service, listed));
         if let (Err(limited), true) = (admission, may_answer) {
             syn_cookie::over_limit(headers, transport, service, limited)
-                .or_else(|stop| hand_over(headers, transport, listed, stop))?;
+                .or_else(|stop| hand_over::<QUICKLY>(headers, transport, listed, stop))?;
         }
         count::service(service, headers, transport, admission);
         let admitted = admission?;
@@ -228,11 +228,20 @@ mod programs {
         Ok(admitted)
     }
 
-    /// What the programs of SYN cookies must know of the packet, whose source no list denies.
+    /// What the programs of SYN cookies must know of the packet, whose source no list denies. `FIRST`: in the first program, where
+    /// no packet has been in a tunnel.
     #[inline(always)]
-    fn hand_over(headers: &Headers, transport: &Transport, listed: Listed, stop: Stop) -> Result<(), Stop> {
+    fn hand_over<const FIRST: bool>(
+        headers: &Headers,
+        transport: &Transport,
+        listed: Listed,
+        stop: Stop,
+    ) -> Result<(), Stop> {
         scratch::write(headers, transport).ok_or(Reason::InternalError)?;
         scratch::write_allowed(listed == Listed::Allowed).ok_or(Reason::InternalError)?;
+        if FIRST {
+            scratch::write_unpacked(false).ok_or(Reason::InternalError)?;
+        }
         Err(stop)
     }
 

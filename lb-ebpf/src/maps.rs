@@ -18,9 +18,10 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, Soc
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::{SkLookupContext, XdpContext};
+use lb_common::address::HINT_WORDS;
 use lb_common::maps::{
-    BLOCK_HINT_WORDS, FLOW_BUCKETS, MAX_BACKENDS, MAX_BLOCKS, MAX_POOLS, MAX_QUIC_SERVERS, MAX_SERVICES, MAX_TABLES,
-    MAX_WORKERS, WORKER_SOCKETS,
+    FLOW_BUCKETS, MAX_BACKENDS, MAX_BLOCKS, MAX_POOLS, MAX_QUIC_SERVERS, MAX_SERVICES, MAX_TABLES, MAX_WORKERS,
+    WORKER_SOCKETS,
 };
 use lb_common::rate::conform;
 use lb_common::service::TABLE_SLOTS;
@@ -29,7 +30,7 @@ use lb_common::types::{
     BackendCounters, BackendEntry, Control, FlowBucket, HashKeys, Limit, MaglevTable, Name, QuicServerKey,
     ServiceCounters, ServiceDrops, ServiceEntry, ServiceForward, ServiceRange, VipPrefixEntry, WorkerCounters,
 };
-use lb_common::vip::{MAX_RANGES, MAX_VIP_PREFIXES, VIP_HINT_WORDS, VipPrefixKey};
+use lb_common::vip::{MAX_RANGES, MAX_VIP_PREFIXES, VipPrefixKey};
 use lb_common::{Address, DropClass, Reason, Source};
 
 pub(crate) use cookies::*;
@@ -50,15 +51,11 @@ static RANGES: Array<ServiceRange, { 2 * MAX_RANGES }> = Array::new();
 #[btf_map]
 static VIP_PREFIXES: LpmTrie<VipPrefixKey, VipPrefixEntry, { 2 * MAX_VIP_PREFIXES }> = LpmTrie::new();
 #[btf_map]
-static VIP_HINTS: Array<u64, { 2 * VIP_HINT_WORDS }> = Array::new();
-#[btf_map]
 static SERVICE_STATS: PerCpuArray<ServiceCounters, MAX_SERVICES> = PerCpuArray::new();
 #[btf_map]
 static SERVICE_DROPS: PerCpuArray<ServiceDrops, MAX_SERVICES> = PerCpuArray::new();
 #[btf_map]
 static BLOCKS: HashMap<SourceKey, u64, MAX_BLOCKS> = HashMap::new();
-#[btf_map]
-static BLOCK_HINTS: Array<u64, BLOCK_HINT_WORDS> = Array::new();
 #[btf_map]
 static REASONS: PerCpuArray<u64, { Reason::COUNTERS }> = PerCpuArray::new();
 #[btf_map]
@@ -194,11 +191,6 @@ pub(crate) fn service_range(table: u32, index: u16) -> Option<&'static ServiceRa
     RANGES.get(table * MAX_RANGES as u32 + index as u32)
 }
 
-#[inline(always)]
-pub(crate) fn vip_hints(table: u32, word: u32) -> u64 {
-    VIP_HINTS.get(table * VIP_HINT_WORDS as u32 + word).copied().unwrap_or(u64::MAX)
-}
-
 /// What stands for the longest prefix around an address. A call: only where prefixes are configured.
 #[inline(always)]
 pub(crate) fn vip_prefix(table: u32, address: &Address) -> Option<Address> {
@@ -206,15 +198,10 @@ pub(crate) fn vip_prefix(table: u32, address: &Address) -> Option<Address> {
     VIP_PREFIXES.get(&key).map(|entry| entry.stand_in)
 }
 
-/// `false` if the source is certainly not blocked: one inlined load instead of the call that looking it up is.
+/// `false` of nearly everything that is not in the set behind the hints. The mask shows the verifier that the word is there.
 #[inline(always)]
-pub(crate) fn may_be_blocked(source: &Source) -> bool {
-    let (word, bit) = source.block_hint();
-    match BLOCK_HINTS.get_ptr(word) {
-        // SAFETY: an element of an array map never goes away; an aligned u64 is never read half-written.
-        Some(hints) => unsafe { hints.read_volatile() & bit != 0 },
-        None => true,
-    }
+pub(crate) fn has_hint(hints: &[u64; HINT_WORDS], (word, bit): (u32, u64)) -> bool {
+    hints[word as usize & (HINT_WORDS - 1)] & bit != 0
 }
 
 /// When the block of this source ends, in [`monotonic_ns`] time.

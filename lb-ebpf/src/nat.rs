@@ -9,7 +9,6 @@ mod table;
 
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use lb_common::hash::Connection;
 use lb_common::nat::{Place, Segment, after_client, gives_way_to_syn, translate};
 use lb_common::parse::{Headers, Packet, TCP, Transport};
 use lb_common::service::{NAT_REPLIES, Service};
@@ -141,13 +140,7 @@ fn begin(headers: &Headers, transport: &Transport, effort: Effort, reason: Reaso
 
 #[inline(always)]
 fn key(headers: &Headers, transport: &Transport) -> NatKey {
-    NatKey::of(&Connection {
-        source: headers.source,
-        destination: headers.destination,
-        source_port: transport.source_port,
-        destination_port: transport.destination_port,
-        protocol: headers.protocol,
-    })
+    NatKey::of(&flow::connection(headers, transport))
 }
 
 /// The connection's backend, if it is still there and takes this packet.

@@ -4,21 +4,13 @@ use lb_common::hash::{Connection, connection_hash, pick_worker};
 use lb_common::parse::{Headers, Transport};
 use lb_common::service::Service;
 
+use crate::flow::connection;
 use crate::maps;
 
 /// `None` until the service's workers listen.
 #[inline(always)]
 pub(crate) fn worker(service: &Service, headers: &Headers, transport: &Transport) -> Option<u16> {
-    worker_of(
-        service,
-        &Connection {
-            source: headers.source,
-            destination: headers.destination,
-            source_port: transport.source_port,
-            destination_port: transport.destination_port,
-            protocol: headers.protocol,
-        },
-    )
+    worker_of(service, &connection(headers, transport))
 }
 
 #[inline(always)]

@@ -25,8 +25,12 @@ pub(crate) fn find(headers: &Headers) -> Result<(Service, Transport), Reason> {
 
 /// The service of a VIP:port that is configured as such; `Ok(None)` if the address is perhaps a VIP in another way.
 #[inline(always)]
-pub(crate) fn endpoint(headers: &Headers, transport: &Transport) -> Result<Option<&'static ServiceEntry>, Reason> {
-    let table = Table::live()?;
+pub(crate) fn endpoint(
+    control: &'static Control,
+    headers: &Headers,
+    transport: &Transport,
+) -> Result<Option<&'static ServiceEntry>, Reason> {
+    let table = Table::of(control);
     if !table.may_be_vip(&headers.destination) {
         return Err(Reason::NoService);
     }
@@ -86,15 +90,18 @@ struct Table {
 impl Table {
     #[inline(always)]
     fn live() -> Result<Self, Reason> {
-        let control = maps::control().ok_or(Reason::InternalError)?;
-        Ok(Self { number: control.active_table & 1, control })
+        Ok(Self::of(maps::control().ok_or(Reason::InternalError)?))
+    }
+
+    #[inline(always)]
+    fn of(control: &'static Control) -> Self {
+        Self { number: control.active_table & 1, control }
     }
 
     /// `false` for nearly every address that is no VIP, at the cost of one load.
     #[inline(always)]
     fn may_be_vip(&self, address: &Address) -> bool {
-        let (word, bit) = address.hint();
-        maps::vip_hints(self.number, word) & bit != 0
+        maps::has_hint(&self.control.vip_hints[self.number as usize], address.hint())
     }
 
     #[inline(always)]

@@ -150,6 +150,7 @@ pub(crate) fn process_inner(context: &XdpContext) -> Outcome {
         Err(reason) => return Err(Stop::Reason(reason)),
     };
     scratch::write(&headers, &transport).ok_or(Reason::InternalError)?;
+    scratch::write_unpacked(true).ok_or(Reason::InternalError)?;
     Err(Stop::Slow(SlowPath::InnerService))
 }
 

@@ -27,6 +27,7 @@ pub(crate) fn process(context: &XdpContext) -> Result<(Reason, u32), Stop> {
         Err(reason) => return Err(unreadable(&headers, reason)),
     };
     scratch::write(&headers, &transport).ok_or(Reason::InternalError)?;
+    scratch::write_unpacked(false).ok_or(Reason::InternalError)?;
     if tunnel::is_gue(&headers, &transport) {
         return Err(Stop::Slow(SlowPath::Tunnel));
     }

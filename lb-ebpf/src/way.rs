@@ -15,8 +15,8 @@ use crate::packet::{Head, XdpPacket};
 #[derive(Clone, Copy)]
 pub(crate) struct Way {
     /// The next hop's Ethernet address and ours, one after the other as in the frame.
-    addresses: (u64, u32),
-    interface: u32,
+    pub(crate) addresses: (u64, u32),
+    pub(crate) interface: u32,
 }
 
 /// User space resolves the way and keeps it fresh; while it has not, the kernel's routes and neighbours are asked.
@@ -65,8 +65,10 @@ const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const SUCCESS: i64 = 0;
 
+/// As the kernel's routes and neighbours say for a packet that came in here and goes to `destination`. `None` while they do not
+/// know, or the host forwards nothing (`ip_forward`).
 #[inline(never)]
-fn from_kernel(context: &XdpContext, destination: Address) -> Option<Way> {
+pub(crate) fn from_kernel(context: &XdpContext, destination: Address) -> Option<Way> {
     // SAFETY: a plain structure of numbers.
     let mut request: bpf_fib_lookup = unsafe { core::mem::zeroed() };
     request.ifindex = context.ingress_ifindex() as u32;

@@ -15,6 +15,7 @@ use std::thread;
 
 use lb_datapath::{Datapath, Desired, LoadOptions};
 use nix::libc::{IPPROTO_IPIP, IPPROTO_IPV6, IPPROTO_RAW};
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::netns::Namespace;
@@ -125,10 +126,14 @@ fn run(namespace: &Namespace, program: &'static str, arguments: &str) {
     });
 }
 
+const BUFFER_BYTES: usize = 8 << 20;
+
 /// Takes packets out of their outer IPv4 headers, as the kernel's own tunnel would, until the namespace is gone.
-fn decapsulate() -> io::Result<()> {
+pub(crate) fn decapsulate() -> io::Result<()> {
     for (protocol, domain) in [(IPPROTO_IPIP, Domain::IPV4), (IPPROTO_IPV6, Domain::IPV6)] {
         let tunnel = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(protocol)))?;
+        // What a stalled thread leaves waiting is not lost on the way.
+        setsockopt(&tunnel, RcvBufForce, &BUFFER_BYTES)?;
         let inside = Socket::new(domain, Type::RAW, Some(Protocol::from(IPPROTO_RAW)))?;
         thread::spawn(move || {
             let mut packet = [0; 2048];

@@ -21,6 +21,7 @@ pub mod netns;
 pub mod origin;
 pub mod packet;
 pub mod program;
+pub mod running;
 pub mod stage;
 pub mod steady;
 pub mod veth;

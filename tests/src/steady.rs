@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use lb_datapath::{BackendState, Desired, DesiredBackend, DesiredService, Forward, Ports, Protocols};
 use socket2::{Domain, Socket, Type};
 
+use crate::lan::decapsulate;
 use crate::netns::Namespace;
 
 pub const VIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
@@ -61,6 +62,7 @@ impl Network {
         }
         client.leave_no_checksum_to("uplink");
         backend.take_from_xdp("uplink");
+        backend.run(|| decapsulate().expect("raw sockets"));
         network
     }
 
@@ -95,14 +97,14 @@ impl Default for Network {
     }
 }
 
-/// A service on [`VIP`] that sends TCP and UDP as they are to both backends.
-pub fn desired() -> Desired {
+/// A service on [`VIP`] that sends TCP and UDP on in this way, as they are or by [`Forward::Ipip`], to both backends.
+pub fn desired(forward: Forward) -> Desired {
     let service = DesiredService {
         name: String::from("echo"),
         vips: vec![std::net::IpAddr::from(VIP).into()],
         ports: Ports::One(PORT),
         protocols: Protocols { tcp: true, udp: true },
-        forward: Forward::L2,
+        forward,
         pool: Some(String::from("app")),
         ..DesiredService::default()
     };

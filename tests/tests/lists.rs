@@ -1,9 +1,6 @@
 //! Deny lists against real packets, the loader's end, and the real controller.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use lb_datapath::{
@@ -14,7 +11,7 @@ use lb_tests::flood::Flood;
 use lb_tests::level::has_root;
 use lb_tests::netns::Namespace;
 use lb_tests::program::unique_options;
-use tempfile::TempDir;
+use lb_tests::running::Controller;
 
 fn desired() -> Desired {
     let vips = vec!["198.51.100.10".parse().expect("an address")];
@@ -108,51 +105,26 @@ fn lists_outlive_their_loader_and_are_replaced_by_the_next_one() {
     });
 }
 
-/// The controller that `cargo xtask test` has built; `None`, said loudly, without it or without root.
-fn controller() -> Option<PathBuf> {
-    if !has_root("namespaces") {
-        return None;
-    }
-    let program = std::env::var_os("LB_CONTROLLER").map(PathBuf::from);
-    if program.is_none() {
-        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "the controller is not built in CI");
-        eprintln!("SKIPPED: needs the controller; run `cargo xtask test`");
-    }
-    program
-}
-
 /// A controller that serves in a namespace of its own until it is dropped.
 struct Running {
-    program: PathBuf,
-    instance: String,
-    folder: TempDir,
-    child: Child,
-    edge: Namespace,
+    controller: Controller,
+    _edge: Namespace,
     _peer: Namespace,
 }
 
 impl Running {
     fn start(list: &str) -> Option<Running> {
-        let program = controller()?;
-        let folder = TempDir::new().expect("a folder");
-        static STARTED: AtomicU32 = AtomicU32::new(0);
-        let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        let instance = format!("lb-test-lists-{}-{number}", std::process::id());
-        let text = format!(
-            "interfaces: [front]\nstate_dir: {}\nservices: [{{name: shop, vips: [198.51.100.10], port: 443}}]\n\
-             pools: [{{name: shop, backends: \"127.0.0.1:1\"}}]\nroutes: [{{path: /**, pool: shop}}]\n\
-             lists: {{deny: [{{file: deny.txt}}], allow: [192.0.2.53]}}\n",
-            folder.path().join("state").display()
+        let mut controller = Controller::new("lists")?;
+        controller.configure(
+            "interfaces: [front]\nservices: [{name: shop, vips: [198.51.100.10], port: 443}]\n\
+             pools: [{name: shop, backends: \"127.0.0.1:1\"}]\nroutes: [{path: /**, pool: shop}]\n\
+             lists: {deny: [{file: deny.txt}], allow: [192.0.2.53]}\n",
         );
-        std::fs::write(folder.path().join("lb.yaml"), text).expect("written");
-        std::fs::write(folder.path().join("deny.txt"), list).expect("written");
+        controller.write("deny.txt", list);
         let (edge, peer) = (Namespace::new(), Namespace::new());
         peer.connect("uplink", &edge, "front");
-        let mut run = Command::new(&program);
-        run.args(["--instance", &instance, "run", "--workers", "1", "--config"]).arg(folder.path().join("lb.yaml"));
-        run.stderr(Stdio::null());
-        let child = edge.run(move || run.spawn().expect("the controller starts"));
-        Some(Running { program, instance, folder, child, edge, _peer: peer })
+        controller.start(&edge);
+        Some(Running { controller, _edge: edge, _peer: peer })
     }
 
     /// What `lists` says with `arguments`, once it says something that `is_so` of; the controller may be starting, or
@@ -160,9 +132,8 @@ impl Running {
     fn await_lists(&self, arguments: &[&str], is_so: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
         let begin = Instant::now();
         loop {
-            let mut command = Command::new(&self.program);
-            command.args(["--instance", &self.instance, "lists", "--json"]).args(arguments);
-            let output = command.output().expect("the command line runs");
+            let mut command = self.controller.command(&["lists", "--json"]);
+            let output = command.args(arguments).output().expect("the command line runs");
             let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
             if output.status.success() && is_so(&said) {
                 return said;
@@ -173,18 +144,7 @@ impl Running {
     }
 
     fn write_list(&self, text: &str) {
-        std::fs::write(self.folder.path().join("new"), text).expect("written");
-        std::fs::rename(self.folder.path().join("new"), self.folder.path().join("deny.txt")).expect("renamed");
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let mut unload = Command::new(&self.program);
-        unload.args(["--instance", &self.instance, "unload"]);
-        let _ = self.edge.run(move || unload.output());
+        self.controller.write("deny.txt", text);
     }
 }
 
@@ -253,7 +213,7 @@ fn only_the_thread_that_writes_maps_may_use_bpf() {
     let Some(running) = Running::start("203.0.113.0/24\n") else { return };
     running.await_lists(&[], |said| denied_in_kernel(said) == Some(1));
     let mut may = Vec::new();
-    for task in std::fs::read_dir(format!("/proc/{}/task", running.child.id())).expect("listed") {
+    for task in std::fs::read_dir(format!("/proc/{}/task", running.controller.process_id())).expect("listed") {
         let task = task.expect("a thread").path();
         let [name, status] = ["comm", "status"].map(|file| std::fs::read_to_string(task.join(file)).expect("read"));
         let permitted = status.lines().find_map(|line| line.strip_prefix("CapPrm:")).expect("a line");

@@ -13,6 +13,7 @@ use lb_datapath::{
 use lb_tests::level::has_root;
 use lb_tests::netns::Namespace;
 use lb_tests::program::{chain, unique_options};
+use lb_tests::running::{Controller, METRICS};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const BACKEND_PORT: u16 = 8080;
@@ -97,16 +98,7 @@ fn with_edge(nat_capacity: usize, test: impl FnOnce(&mut Option<Datapath>, &Load
         return;
     }
     let Network { client, edge, backend } = Network::new();
-    backend.run(|| {
-        let listener = TcpListener::bind(("::", BACKEND_PORT)).expect("listening");
-        thread::spawn(move || {
-            listener.incoming().flatten().for_each(|stream| drop(thread::spawn(move || echo(stream))))
-        });
-        for address in ["10.9.0.2", "2001:db8:9::2"] {
-            let socket = UdpSocket::bind((address, BACKEND_PORT)).expect("bound");
-            thread::spawn(move || echo_datagrams(&socket));
-        }
-    });
+    backend.run(serve);
     edge.run(move || {
         let interfaces = vec![String::from("front"), String::from("back")];
         let options = LoadOptions { interfaces, nat_capacity, ..unique_options() };
@@ -124,6 +116,15 @@ fn with_edge(nat_capacity: usize, test: impl FnOnce(&mut Option<Datapath>, &Load
             std::panic::resume_unwind(panic);
         }
     });
+}
+
+fn serve() {
+    let listener = TcpListener::bind(("::", BACKEND_PORT)).expect("listening");
+    thread::spawn(move || listener.incoming().flatten().for_each(|stream| drop(thread::spawn(move || echo(stream)))));
+    for address in ["10.9.0.2", "2001:db8:9::2"] {
+        let socket = UdpSocket::bind((address, BACKEND_PORT)).expect("bound");
+        thread::spawn(move || echo_datagrams(&socket));
+    }
 }
 
 /// Says whom it sees, in a line, and then all that it hears.
@@ -301,4 +302,56 @@ fn a_client_learns_at_once_that_a_backends_port_is_closed() {
             });
         }
     });
+}
+
+#[test]
+fn status_and_metrics_tell_of_connections_through_nat() {
+    let Some(mut controller) = Controller::new("nat") else { return };
+    let Network { client, edge, backend } = Network::new();
+    backend.run(serve);
+    controller.configure(&format!(
+        "interfaces: [front, back]
+metrics: {METRICS}
+services: [{{name: four, vips: [198.51.100.10], port: 80, forward: nat, pool: four}}]
+pools: [{{name: four, backends: \"{}\", health: {{kind: tcp, interval: 100ms, timeout: 100ms, rise: 1}}}}]
+",
+        BACKENDS[0]
+    ));
+    controller.start(&edge);
+    controller.until("the backend is found", |reader| {
+        let backends = reader.backends().expect("listed");
+        backends.iter().any(|backend| backend.state == BackendState::Healthy && backend.way.is_some())
+    });
+    let mut stream = client.run(|| connect(VIPS[0]));
+    assert_eq!(whom_it_sees(&mut stream), SEEN[0]);
+    exchange(&mut stream, b"hello");
+
+    let text = |arguments: &[&str]| {
+        let output = controller.command(arguments).output().expect("the controller runs");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let status: serde_json::Value = serde_json::from_str(&text(&["status", "--json"])).expect("JSON");
+    let (nat, service) = (&status["datapath"]["nat"], &status["datapath"]["services"][0]["nat"]);
+    let of = |field: &str| nat[field].as_u64().expect("a number");
+    assert_eq!(["in_use", "tcp", "udp", "capacity"].map(of), [1, 1, 0, 65_536], "{nat}");
+    assert_eq!(nat["addresses"][0], SEEN[0]);
+    assert!(service["reply_packets"].as_u64() >= Some(3) && service["refused_full"] == 0, "{service}");
+    let maps = status["datapath"]["maps"].as_array().expect("maps");
+    assert!(
+        maps.iter().any(|map| map["name"] == "NAT_SLOTS" && map["bytes"].as_u64() >= Some(65_536 * 104)),
+        "{maps:?}"
+    );
+
+    let screen = text(&["status"]);
+    let row = screen.lines().skip_while(|line| !line.starts_with("NAT by service")).find(|line| line.contains("four"));
+    assert!(row.is_some() && screen.contains("MiB in "), "{screen}");
+    let metrics = controller.metrics(&edge);
+    for line in [
+        "lb_xdp_nat_connections{protocol=\"tcp\"} 1",
+        "lb_xdp_nat_capacity 65536",
+        "lb_xdp_nat_reply_packets_total{service=\"four\"} ",
+        "lb_xdp_nat_refused_connections_total{service=\"four\",reason=\"full\"} 0",
+    ] {
+        assert!(metrics.contains(line), "{line} in\n{metrics}");
+    }
 }

@@ -67,10 +67,16 @@ struct Scene {
 
 impl Scene {
     fn new(forward: Forward, backends: usize) -> Self {
+        Self::announcing(forward, backends, 0)
+    }
+
+    /// SYNs announce at most `max_segment_bytes`; 0: what they announce.
+    fn announcing(forward: Forward, backends: usize, max_segment_bytes: u16) -> Self {
         let dsr = Dsr::new(backends);
         let addresses: Vec<String> = (0..backends).map(|number| backend_address(number, PORT)).collect();
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-        let desired: Desired = desired(forward, &addresses);
+        let mut desired: Desired = desired(forward, &addresses);
+        desired.services.iter_mut().for_each(|service| service.max_segment_bytes = max_segment_bytes);
         (0_u8..).zip(&dsr.backends).for_each(|(number, backend)| serve(backend, number));
         let datapath = Some(dsr.forward(desired));
         Self { dsr, datapath }
@@ -112,6 +118,22 @@ fn a_backend_hears_by_way_of_the_vip_that_the_clients_link_is_narrow() {
             let errors = scene.packets(Reason::IcmpForwarded) - before;
             assert!(errors >= 2, "{forward:?} {vip}: {errors} errors for two backends");
         }
+    }
+}
+
+#[test]
+fn a_backend_to_which_smaller_segments_are_announced_sends_none_that_the_clients_link_does_not_take() {
+    if !has_root("namespaces") {
+        return;
+    }
+    for forward in [Forward::L2, Forward::Gue] {
+        // 1300 bytes less IPv6 and TCP.
+        let scene = Scene::announcing(forward, 2, 1240);
+        scene.dsr.router.ip("link set client mtu 1300");
+        for vip in [VIP_4, VIP_6] {
+            assert_eq!(scene.transfer(vip, 0, 12), ([0, 1].into(), [BULK_BYTES].into()), "{forward:?} {vip}");
+        }
+        assert_eq!(scene.packets(Reason::IcmpForwarded), 0, "{forward:?}: nobody had to be told");
     }
 }
 

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use lb_tests::stage::Stage;
+use nix::pty::{OpenptyResult, openpty};
 use serde_json::Value;
 
 fn samples(of: &Value) -> &Vec<Value> {
@@ -16,7 +17,7 @@ fn samples(of: &Value) -> &Vec<Value> {
 fn drops_are_shown_counted_and_captured_by_a_running_controller() {
     let Some(stage) = Stage::new("sight") else { return };
     stage.knock(5);
-    stage.eventually("five samples", || samples(&stage.json(&["drops", "--json"])).len() >= 5);
+    stage.controller.eventually("five samples", || samples(&stage.json(&["drops", "--json"])).len() >= 5);
     let shown = stage.json(&["drops", "--json", "--source", "192.0.2.0/24", "--reason", "denied_by_list"]);
     let first = &samples(&shown)[0];
     for (field, expected) in [
@@ -53,13 +54,14 @@ fn drops_are_shown_counted_and_captured_by_a_running_controller() {
     }
     captured(&stage);
     rated(&stage);
+    redrawn(&stage);
     followed(&stage);
 }
 
 /// A capture that tcpdump reads, in both formats.
 fn captured(stage: &Stage) {
     for (name, has_reasons) in [("drops.pcapng", true), ("drops.pcap", false)] {
-        let file = stage.path(name);
+        let file = stage.controller.path(name);
         let path = file.to_str().expect("UTF-8");
         let said = stage.text(&["capture", "--recent", "--count", "4", "--seconds", "5", "--output", path]);
         assert!(said.starts_with("4 packets written"), "{said}");
@@ -77,7 +79,7 @@ fn captured(stage: &Stage) {
 }
 
 fn rated(stage: &Stage) {
-    let mut top = stage.command(&["top", "--json", "--interval", "1"]);
+    let mut top = stage.controller.command(&["top", "--json", "--interval", "1"]);
     let waiting = stage.edge.start(move || top.output().expect("the controller runs"));
     stage.knock(30);
     let output = waiting.recv().expect("an answer");
@@ -94,9 +96,31 @@ fn rated(stage: &Stage) {
     assert!(screen.contains("packets/s") && screen.contains("shop") && !screen.contains('\x1b'), "{screen}");
 }
 
+/// On a terminal each screen takes the place of the one before.
+fn redrawn(stage: &Stage) {
+    const CLEAR: &str = "\x1b[H\x1b[2J";
+    let OpenptyResult { master, slave } = openpty(None, None).expect("a terminal");
+    let mut top = stage.controller.command(&["top", "--interval", "0.2"]);
+    top.stdout(slave);
+    let mut top = stage.edge.run(move || top.spawn().expect("the controller runs"));
+    let mut shown = String::new();
+    let mut terminal = std::fs::File::from(master);
+    while shown.matches(CLEAR).count() < 3 {
+        let mut bytes = [0; 4096];
+        let read = terminal.read(&mut bytes).expect("it goes on");
+        shown.push_str(&String::from_utf8_lossy(&bytes[..read]));
+    }
+    top.kill().expect("ended");
+    top.wait().expect("gone");
+    let screens: Vec<_> = shown.split(CLEAR).collect();
+    for screen in &screens[1..3] {
+        assert!(screen.contains("packets/s") && screen.contains("shop") && screen.contains("CPUs"), "{shown:?}");
+    }
+}
+
 /// Each later drop is told once.
 fn followed(stage: &Stage) {
-    let mut follow = stage.command(&["drops", "--follow", "--json", "--last", "0"]);
+    let mut follow = stage.controller.command(&["drops", "--follow", "--json", "--last", "0"]);
     follow.stdout(Stdio::piped());
     let mut following = stage.edge.run(move || follow.spawn().expect("the controller runs"));
     std::thread::sleep(Duration::from_millis(700));
@@ -118,7 +142,9 @@ fn followed(stage: &Stage) {
 fn what_is_sampled_follows_the_configuration_and_outlives_the_controller() {
     let Some(mut stage) = Stage::new("sight-off") else { return };
     stage.configure("samples: {per_second: 0}\n");
-    stage.eventually("the new configuration", || stage.log().contains("new configuration in force"));
+    stage
+        .controller
+        .eventually("the new configuration", || stage.controller.log().contains("new configuration in force"));
     std::thread::sleep(Duration::from_millis(300));
     let before = stage.json(&["drops", "--json"])["account"]["dropped"]["written"].clone();
     stage.knock(5);
@@ -127,12 +153,12 @@ fn what_is_sampled_follows_the_configuration_and_outlives_the_controller() {
     assert_eq!(after["written"], before, "{after}");
     assert!(after["not_chosen"].as_u64() >= Some(5), "{after}");
 
-    stage.kill();
+    stage.controller.kill();
     stage.configure("samples: {per_second: 50}\n");
     stage.start();
-    stage.kill();
+    stage.controller.kill();
     // XDP goes on, and so does its ring; the programs look again within some hundred packets of each CPU.
-    stage.eventually("samples without a controller", || {
+    stage.controller.eventually("samples without a controller", || {
         stage.client.run(|| {
             let socket = UdpSocket::bind("192.0.2.1:999").expect("a socket");
             for _ in 0..300 {
@@ -152,8 +178,10 @@ fn a_packet_that_is_sampled_on_its_way_to_a_backend_arrives_like_the_others() {
     stage.client.take_from_xdp("uplink");
     stage.client.ip("address add 192.0.2.9/24 dev uplink");
     stage.configure("samples: {let_in_one_in: 64}\n");
-    stage.eventually("the new configuration", || stage.log().contains("new configuration in force"));
-    stage.eventually("the way to the backend is known", || {
+    stage
+        .controller
+        .eventually("the new configuration", || stage.controller.log().contains("new configuration in force"));
+    stage.controller.eventually("the way to the backend is known", || {
         let backends = stage.json(&["backends", "--json"]);
         let all = backends.as_array().expect("a list");
         all.iter().any(|backend| backend["pool"] == "dns" && !backend["l4"]["way"].is_null())
@@ -165,9 +193,11 @@ fn a_packet_that_is_sampled_on_its_way_to_a_backend_arrives_like_the_others() {
             socket.send_to(&[7; 100], "198.51.100.53:53").expect("sent");
         }
     });
-    stage.eventually("all packets at the backend", || received(&stage) >= before + SENT);
+    stage.controller.eventually("all packets at the backend", || received(&stage) >= before + SENT);
     // One in 64 of each CPU; on which of them the packets came is not known.
-    stage.eventually("samples", || samples(&stage.json(&["drops", "--reason", "admitted", "--json"])).len() >= 8);
+    stage
+        .controller
+        .eventually("samples", || samples(&stage.json(&["drops", "--reason", "admitted", "--json"])).len() >= 8);
     for sample in samples(&stage.json(&["drops", "--reason", "admitted", "--json"])) {
         assert_eq!(sample["verdict"], "transmit", "{sample}");
         // As it left: the outer header carries IPv4.

@@ -1,41 +1,27 @@
 //! An L4 tier in front of two hosts that serve: real clients through each kind of tunnel and back around the tier, and a
 //! host that dies.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lb_datapath::{
-    BackendState, BackendStatus, Datapath, Desired, DesiredService, LoadOptions, Ports, Prefix, Protocols, Reader,
-    Tier, WorkerSocket, open_pinned,
+    BackendState, Datapath, Desired, DesiredBackend, DesiredService, Forward, LoadOptions, Ports, Prefix, Protocols,
+    Reader, SynCookies, Tier, WorkerSocket,
 };
 use lb_tests::level::has_root;
 use lb_tests::netns::Namespace;
 use lb_tests::program::{Counters, chain, unique_options};
-use tempfile::TempDir;
+use lb_tests::running::Controller;
 
 const VIPS: [&str; 2] = ["198.51.100.10", "2001:db8:100::10"];
 const MEBIBYTE: usize = 1 << 20;
-const DEADLINE: Duration = Duration::from_secs(15);
 /// Room for the largest outer headers, of GUE over IPv6, around clients' 1500.
 const TIER_MTU_BYTES: u32 = 1560;
-
-/// The controller that `cargo xtask test` has built; `None`, said loudly, without it or without root.
-fn controller() -> Option<PathBuf> {
-    if !has_root("namespaces") {
-        return None;
-    }
-    let program = std::env::var_os("LB_CONTROLLER").map(PathBuf::from);
-    if program.is_none() {
-        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "the controller is not built in CI");
-        eprintln!("SKIPPED: needs the controller; run `cargo xtask test`");
-    }
-    program
-}
 
 /// `client — router — tier — host 1, host 2`, and the hosts' own links to the router, by which they answer.
 struct Network {
@@ -95,24 +81,48 @@ impl Network {
     }
 }
 
-/// A host behind the tier: it unpacks, and answers TCP and UDP with what it got.
-struct Host {
-    reader: Reader,
-    _datapath: Datapath,
-    _worker: TcpListener,
+/// Programs on an interface, which are unloaded when this is dropped: pins would outlive the namespace.
+struct Loaded {
+    datapath: Option<Datapath>,
     options: LoadOptions,
 }
 
+impl Loaded {
+    /// In the calling thread's namespace.
+    fn on(interface: &str, desired: &Desired) -> Self {
+        let options = LoadOptions { interfaces: vec![interface.to_owned()], ..unique_options() };
+        let (mut datapath, _) = Datapath::load(&options).unwrap_or_else(|error| panic!("{}", chain(&error)));
+        datapath.apply(desired).unwrap_or_else(|error| panic!("{}", chain(&error)));
+        Self { datapath: Some(datapath), options }
+    }
+
+    fn datapath(&mut self) -> &mut Datapath {
+        self.datapath.as_mut().expect("until it is dropped")
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        drop(self.datapath.take());
+        let _ = lb_datapath::unload(&self.options.pin_root, &self.options.lock_folder);
+    }
+}
+
+/// A host behind the tier: it unpacks, and answers TCP and UDP with what it got.
+struct Host {
+    reader: Reader,
+    _loaded: Loaded,
+    _worker: TcpListener,
+}
+
 impl Host {
-    fn start(namespace: &Namespace, number: u8) -> Self {
+    fn start(namespace: &Namespace, number: u8, syn_cookies: SynCookies) -> Self {
         namespace.run(move || {
-            let options = LoadOptions { interfaces: vec![String::from("tunnels")], ..unique_options() };
-            let (mut datapath, _) = Datapath::load(&options).unwrap_or_else(|error| panic!("{}", chain(&error)));
-            datapath.apply(&served(number)).unwrap_or_else(|error| panic!("{}", chain(&error)));
+            let mut loaded = Loaded::on("tunnels", &served(number, syn_cookies));
             // Each family's socket of its own would be usual; this one takes both.
             let worker = TcpListener::bind("[::]:0").expect("a free port");
             let socket = |ipv6| WorkerSocket { service: "web", worker: 0, socket: worker.as_fd(), ipv6 };
-            datapath.steer_to(&[socket(false), socket(true)]).expect("steered");
+            loaded.datapath().steer_to(&[socket(false), socket(true)]).expect("steered");
             echo_connections(worker.try_clone().expect("cloned"));
             for vip in VIPS {
                 echo_datagrams(UdpSocket::bind((vip.parse::<IpAddr>().expect("a VIP"), 443)).expect("bound"));
@@ -120,12 +130,12 @@ impl Host {
             // What the tier's checks connect to.
             let checked = TcpListener::bind("[::]:9000").expect("bound");
             thread::spawn(move || while checked.accept().is_ok() {});
-            Host { reader: datapath.reader(), _datapath: datapath, _worker: worker, options }
+            Host { reader: loaded.datapath().reader(), _loaded: loaded, _worker: worker }
         })
     }
 }
 
-fn served(number: u8) -> Desired {
+fn served(number: u8, syn_cookies: SynCookies) -> Desired {
     let prefix = |address: &str, length| Prefix::new(address.parse().expect("an address"), length).expect("a prefix");
     let from = vec![prefix(&format!("10.1.{number}.1"), 32), prefix(&format!("2001:db8:{number}::1"), 128)];
     let web = DesiredService {
@@ -133,6 +143,7 @@ fn served(number: u8) -> Desired {
         vips: VIPS.iter().map(|vip| vip.parse().expect("a VIP")).collect(),
         ports: Ports::One(443),
         protocols: Protocols::BOTH,
+        syn_cookies,
         ..DesiredService::default()
     };
     Desired { services: vec![web], tier: Some(Tier { from, gue_port: 6080 }), ..Desired::default() }
@@ -159,64 +170,10 @@ fn echo_datagrams(socket: UdpSocket) {
     });
 }
 
-/// The tier's real controller. Dropping it ends it and detaches.
-struct TierController {
-    program: PathBuf,
-    process: Child,
-    instance: String,
-    folder: TempDir,
-}
-
-impl TierController {
-    fn start(namespace: &Namespace, program: PathBuf, forward: &str, is_ipv4: bool) -> Self {
-        let folder = TempDir::new().expect("a folder");
-        std::fs::write(folder.path().join("lb.yaml"), configuration(&folder, forward, is_ipv4)).expect("written");
-        let instance = format!("lb-test-tier-{}", std::process::id());
-        let log = std::fs::File::create(folder.path().join("log")).expect("a log");
-        let mut run = Command::new(&program);
-        run.args(["--instance", &instance, "run", "--config"]).arg(folder.path().join("lb.yaml"));
-        run.stdin(Stdio::null()).stdout(log.try_clone().expect("cloned")).stderr(log);
-        let process = namespace.run(move || run.spawn().expect("the controller starts"));
-        Self { program, process, instance, folder }
-    }
-
-    /// An edit of the file, which it follows.
-    fn change_to(&self, forward: &str, is_ipv4: bool) {
-        let new = self.folder.path().join("new.yaml");
-        std::fs::write(&new, configuration(&self.folder, forward, is_ipv4)).expect("written");
-        std::fs::rename(new, self.folder.path().join("lb.yaml")).expect("renamed");
-    }
-
-    /// Waits until its maps satisfy `holds`.
-    fn until(&self, what: &str, holds: impl Fn(&Reader) -> bool) -> Reader {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            if let Ok(reader) = open_pinned(&PathBuf::from("/sys/fs/bpf").join(&self.instance))
-                && holds(&reader)
-            {
-                return reader;
-            }
-            let log = || std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-            assert!(Instant::now() < deadline, "{what} did not come about; the controller said:\n{}", log());
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for TierController {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        let _ = Command::new(&self.program).args(["--instance", &self.instance, "unload"]).output();
-        let _ = std::fs::remove_dir_all(format!("/run/{}", self.instance));
-    }
-}
-
-fn configuration(folder: &TempDir, forward: &str, is_ipv4: bool) -> String {
+fn configure_tier(tier: &Controller, forward: &str, is_ipv4: bool) {
     let [one, two] = [1, 2].map(|number| backend(number, is_ipv4));
-    format!(
+    tier.configure(&format!(
         "interfaces: [front]
-state_dir: {}
 services:
   - {{name: web, vips: [\"{}\", \"{}\"], port: 443, protocol: [tcp, udp], forward: {forward}, pool: l7}}
 pools:
@@ -225,10 +182,8 @@ pools:
     health: {{kind: tcp, interval: 200ms, timeout: 200ms, rise: 1, fall: 2}}
 routes: [{{path: /**, pool: l7}}]
 ",
-        folder.path().join("state").display(),
-        VIPS[0],
-        VIPS[1],
-    )
+        VIPS[0], VIPS[1],
+    ));
 }
 
 fn backend(number: u8, is_ipv4: bool) -> SocketAddr {
@@ -236,8 +191,11 @@ fn backend(number: u8, is_ipv4: bool) -> SocketAddr {
     address.parse().expect("an address")
 }
 
-fn state(reader: &Reader, address: SocketAddr) -> Option<BackendStatus> {
-    reader.backends().ok()?.into_iter().find(|backend| backend.address == address)
+/// Its way is known, and the table leads to it: it was healthy when that was built.
+fn gets_new_flows(reader: &Reader, address: SocketAddr) -> bool {
+    let backends = reader.backends().unwrap_or_default();
+    let has_way = backends.iter().any(|backend| backend.address == address && backend.way.is_some());
+    has_way && reader.shares("web").is_ok_and(|shares| shares.contains_key(&address))
 }
 
 /// Sends `bytes` over TCP and reads them back.
@@ -292,7 +250,7 @@ fn check_counters(
     hosts: [(&Counters, &Reader); 2],
 ) {
     let at_tier = Counters::read(tier.1).since(tier.0);
-    let of = |moved: &std::collections::BTreeMap<String, u64>, name: &str| moved.get(name).copied().unwrap_or(0);
+    let of = |moved: &BTreeMap<String, u64>, name: &str| moved.get(name).copied().unwrap_or(0);
     let mut forwarded = 0;
     for (number, (before, reader)) in (1..).zip(hosts) {
         let at_host = Counters::read(reader).since(before);
@@ -325,18 +283,16 @@ const MODES: [(&str, bool, Option<&str>); 6] = [
 
 #[test]
 fn a_tier_carries_tcp_and_udp_to_its_hosts_and_leaves_out_the_one_that_died() {
-    let Some(program) = controller() else { return };
+    let Some(mut tier) = Controller::new("tier") else { return };
     let network = Network::new();
-    let [one, two] = [1, 2].map(|number| Host::start(&network.hosts[usize::from(number) - 1], number));
-    let tier = TierController::start(&network.tier, program, MODES[0].0, MODES[0].1);
+    let [one, two] = [1, 2].map(|number| Host::start(&network.hosts[usize::from(number) - 1], number, SynCookies::Off));
+    configure_tier(&tier, MODES[0].0, MODES[0].1);
+    tier.start(&network.tier);
     for (forward, is_ipv4, tunnel) in MODES {
         let what = format!("{forward} to hosts of IPv{}", if is_ipv4 { 4 } else { 6 });
-        tier.change_to(forward, is_ipv4);
+        configure_tier(&tier, forward, is_ipv4);
         let reader = tier.until(&what, |reader| {
-            let is_ready = |number| {
-                let status = state(reader, backend(number, is_ipv4));
-                status.is_some_and(|status| status.state == BackendState::Healthy && status.way.is_some())
-            };
+            let is_ready = |number| gets_new_flows(reader, backend(number, is_ipv4));
             let is_in_force = reader.services().is_ok_and(|all| all.iter().any(|one| one.forward.name() == forward));
             is_in_force && is_ready(1) && is_ready(2)
         });
@@ -347,24 +303,143 @@ fn a_tier_carries_tcp_and_udp_to_its_hosts_and_leaves_out_the_one_that_died() {
     }
 
     // As when its power fails: nothing answers any more, and nothing says so.
-    tier.change_to("ipip", true);
-    let is_healthy = |reader: &Reader, number| {
-        state(reader, backend(number, true)).is_some_and(|status| status.state == BackendState::Healthy)
-    };
-    tier.until("both are back", |reader| is_healthy(reader, 1) && is_healthy(reader, 2));
+    configure_tier(&tier, "ipip", true);
+    let is_served_by = |reader: &Reader, number| gets_new_flows(reader, backend(number, true));
+    tier.until("both are back", |reader| is_served_by(reader, 1) && is_served_by(reader, 2));
     network.hosts[0].ip("link set tunnels down");
-    let reader = tier.until("one is taken out", |reader| !is_healthy(reader, 1) && is_healthy(reader, 2));
+    let reader = tier.until("one is taken out", |reader| !is_served_by(reader, 1) && is_served_by(reader, 2));
     let before = Counters::read(&reader);
     use_all(&network.client);
     let moved = Counters::read(&reader).since(&before);
     assert!(!moved.contains_key(&format!("backend {} packets", backend(1, true))), "{moved:?}");
     let forwarded = moved[&format!("backend {} packets", backend(2, true))];
     assert_eq!(moved["reason admitted unknown"], forwarded, "{moved:?}");
+}
 
-    for (host, namespace) in [one, two].into_iter().zip(&network.hosts) {
-        let options = host.options.clone();
-        drop(host);
-        namespace.run(move || lb_datapath::unload(&options.pin_root, &options.lock_folder).expect("unloaded"));
+/// Answers every request with `text`.
+fn answer_http(address: &'static str, text: String) {
+    let listener = TcpListener::bind(address).expect("a free port");
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let mut request = [0; 4096];
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", text.len());
+            let _ = stream.read(&mut request).and_then(|_| stream.write_all((head + &text).as_bytes()));
+        }
+    });
+}
+
+/// A controller that serves TLS behind the tier, and tells its metrics to whom the tier's checks ask.
+fn serving(namespace: &Namespace, number: u8) -> Option<Controller> {
+    let mut host = Controller::new(&format!("tier-host-{number}"))?;
+    host.configure(&format!(
+        "interfaces: [tunnels]
+metrics: 10.1.{number}.2:9090
+decapsulate: {{from: [10.1.{number}.1]}}
+services: [{{name: web, vips: [\"{}\", \"{}\"], port: 443}}]
+pools: [{{name: shop, backends: \"127.0.0.1:8080\", health: {{kind: tcp, interval: 200ms, timeout: 200ms, rise: 1}}}}]
+routes: [{{path: /**, pool: shop, public: true}}]
+",
+        VIPS[0], VIPS[1],
+    ));
+    namespace.run(move || answer_http("127.0.0.1:8080", format!("host {number}")));
+    host.start(namespace);
+    host.serves();
+    Some(host)
+}
+
+/// What `count` requests over TLS to each VIP are answered with.
+fn asked(client: &Namespace, count: usize) -> Vec<String> {
+    client.run(move || {
+        let mut answers = Vec::new();
+        for vip in VIPS {
+            let url = if vip.contains(':') { format!("https://[{vip}]/") } else { format!("https://{vip}/") };
+            for _ in 0..count {
+                let output = Command::new("curl").args(["-skS", "--max-time", "10", &url]).output().expect("curl runs");
+                assert!(output.status.success(), "{url}: {}", String::from_utf8_lossy(&output.stderr));
+                answers.push(String::from_utf8_lossy(&output.stdout).into_owned());
+            }
+        }
+        answers
+    })
+}
+
+#[test]
+fn two_controllers_serve_tls_behind_a_tier_and_one_goes_on_when_the_other_is_killed() {
+    let Some(mut tier) = Controller::new("tier") else { return };
+    let network = Network::new();
+    let [Some(mut one), Some(_two)] = [1, 2].map(|number| serving(&network.hosts[usize::from(number) - 1], number))
+    else {
+        return;
+    };
+    tier.configure(&format!(
+        "interfaces: [front]
+services: [{{name: web, vips: [\"{}\", \"{}\"], port: 443, forward: ipip, pool: l7}}]
+pools:
+  - name: l7
+    backends: [\"10.1.1.2:9090\", \"10.1.2.2:9090\"]
+    health: {{path: /metrics, interval: 200ms, timeout: 200ms, rise: 1, fall: 2}}
+",
+        VIPS[0], VIPS[1],
+    ));
+    tier.start(&network.tier);
+    let is_served_by =
+        |reader: &Reader, number: u8| gets_new_flows(reader, SocketAddr::from(([10, 1, number, 2], 9090)));
+    tier.until("both are served by", |reader| is_served_by(reader, 1) && is_served_by(reader, 2));
+    one.eventually("its backend is healthy", || {
+        asked(&network.client, 8).iter().all(|answer| answer.starts_with("host"))
+    });
+    let answers = asked(&network.client, 20);
+    for host in ["host 1", "host 2"] {
+        assert!(answers.iter().any(|answer| answer == host), "{host} had its share of {answers:?}");
     }
-    let _ = network.router;
+
+    one.kill();
+    tier.until("one is taken out", |reader| !is_served_by(reader, 1) && is_served_by(reader, 2));
+    assert_eq!(asked(&network.client, 20), vec![String::from("host 2"); 40]);
+}
+
+/// The tier without a controller: everything to the first host, in a tunnel.
+fn forward_to_first(network: &Network) -> Loaded {
+    let web = DesiredService {
+        name: String::from("web"),
+        vips: VIPS.iter().map(|vip| vip.parse().expect("a VIP")).collect(),
+        ports: Ports::One(443),
+        forward: Forward::Ipip,
+        pool: Some(String::from("l7")),
+        ..DesiredService::default()
+    };
+    let host =
+        DesiredBackend { pool: String::from("l7"), address: backend(1, true), weight: 1, state: BackendState::Healthy };
+    let desired = Desired { services: vec![web], backends: vec![host], ..Desired::default() };
+    network.tier.run(move || Loaded::on("front", &desired))
+}
+
+#[test]
+fn a_syn_that_came_through_the_tier_is_answered_with_a_cookie_by_the_hosts_own_way_to_the_client() {
+    if !has_root("namespaces") {
+        return;
+    }
+    let network = Network::new();
+    let [host, _] = &network.hosts;
+    set(host, &["ipv4/tcp_syncookies=2"]);
+    network.router.take_from_xdp("host1");
+    network.tier.ip("neighbour add 10.1.1.2 dev host1 lladdr 02:00:00:00:01:02");
+    host.ip("link set tunnels address 02:00:00:00:01:02");
+    let served = Host::start(host, 1, SynCookies::Always { threshold_syns_per_second: 1 });
+    let _tier = forward_to_first(&network);
+    let connect = || {
+        let before = Counters::read(&served.reader);
+        network.client.run(|| VIPS.iter().for_each(|vip| (0..10).for_each(|_| echo_tcp(vip, 5_000))));
+        Counters::read(&served.reader).since(&before)
+    };
+    let of = |moved: &BTreeMap<String, u64>, name: &str| moved.get(name).copied().unwrap_or(0);
+
+    // A host that forwards nothing is not told the way to anybody: the kernel answers.
+    let moved = connect();
+    assert_eq!((of(&moved, "cookies web seen"), of(&moved, "cookies web answered")), (20, 0), "{moved:?}");
+
+    set(host, &["ipv4/ip_forward=1", "ipv6/conf/all/forwarding=1"]);
+    let moved = connect();
+    assert_eq!(of(&moved, "cookies web answered"), 20, "{moved:?}");
+    assert!(of(&moved, "cookies web valid") > 0, "under pressure they are looked at: {moved:?}");
 }

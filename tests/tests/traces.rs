@@ -3,7 +3,7 @@
 use std::net::{TcpListener, UdpSocket};
 
 use lb_tests::packet::Packet;
-use lb_tests::stage::Stage;
+use lb_tests::stage::{Stage, VIP};
 use serde_json::Value;
 
 fn steps(packet: &Value) -> Vec<(String, String)> {
@@ -76,12 +76,12 @@ fn a_trace_tells_each_step_and_leaves_counters_limits_and_flows_as_they_were() {
     of_a_capture(&stage, &[&frame, &bare]);
     refused(&stage);
 
-    stage.kill();
+    stage.controller.kill();
     let text = stage.text(&["trace", "--from", "192.0.2.1:1234", "--to", "198.51.100.10:443"]);
     assert!(text.contains("denied_by_list") && text.contains("not reached"), "{text}");
     let left =
         std::fs::read_dir("/sys/fs/bpf").expect("bpffs").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let left: Vec<_> = left.filter(|name| name.starts_with(&format!("{}-trace", stage.instance))).collect();
+    let left: Vec<_> = left.filter(|name| name.starts_with(&format!("{}-trace", stage.controller.instance))).collect();
     assert_eq!(left, [""; 0], "no pins of the copies");
 }
 
@@ -93,7 +93,7 @@ fn of_a_capture(stage: &Stage, frames: &[&[u8]]) {
         capture.extend([[0; 4], [0; 4], length, length].concat());
         capture.extend(*frame);
     }
-    let file = stage.path("in.pcap");
+    let file = stage.controller.path("in.pcap");
     std::fs::write(&file, &capture).expect("written");
     let traced = packets(stage, &["--pcap", file.to_str().expect("UTF-8")]);
     let reasons: Vec<_> = traced.iter().map(|packet| packet["reason"].as_str().expect("text")).collect();
@@ -118,6 +118,10 @@ fn refused(stage: &Stage) {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && said.contains(says), "{arguments:?}: {said}");
     }
+    // Of another namespace it knows neither interfaces nor routes.
+    let mut elsewhere = stage.controller.command(&["trace", "--from", "192.0.2.1:1", "--to", VIP]);
+    let said = String::from_utf8(elsewhere.output().expect("the controller runs").stderr).expect("UTF-8");
+    assert!(said.contains("attached to front") && said.contains("nsenter --net --target"), "{said}");
 }
 
 #[test]
@@ -129,7 +133,7 @@ fn a_forwarded_packet_is_shown_as_it_would_leave_and_its_flow_is_known_the_secon
         // Until the process ends: checks that nobody takes would fill the listener's queue.
         std::thread::spawn(move || backend.incoming().for_each(drop));
     });
-    stage.eventually("the backend is healthy and the way to it known", || {
+    stage.controller.eventually("the backend is healthy and the way to it known", || {
         let backends = stage.json(&["backends", "--json"]);
         let all = backends.as_array().expect("a list");
         all.iter().any(|backend| {
@@ -164,7 +168,7 @@ fn a_forwarded_packet_is_shown_as_it_would_leave_and_its_flow_is_known_the_secon
         let socket = UdpSocket::bind("192.0.2.9:99").expect("a socket");
         socket.send_to(&[7; 40], "198.51.100.53:53").expect("sent");
     });
-    stage.eventually("the packet is counted", || {
+    stage.controller.eventually("the packet is counted", || {
         stage.json(&["status", "--json"])["datapath"]["services"][0]["packets"] == 1
     });
     let status = stage.json(&["status", "--json"]);

@@ -131,7 +131,10 @@ impl Datapath {
         match op {
             MapOp::NameService { service, name } => maps.service_names.set((*service).into(), name)?,
             MapOp::SetLimits { service, limits } => maps.limits.set((*service).into(), limits)?,
-            MapOp::LimitNewFlows { limit } => maps.new_flow_limit.set(0, limit)?,
+            MapOp::LimitNewFlows { limit } => {
+                self.control.new_flows = *limit;
+                maps.control.set(0, &self.control)?;
+            }
             MapOp::Sample { policy } => maps.sample_policy.set(0, policy)?,
             MapOp::SetCookies { service, policy } => maps.cookie_policies.set((*service).into(), policy)?,
             MapOp::SetNat { policy } => {
@@ -213,7 +216,7 @@ pub(crate) fn read_state(maps: &Maps, control: &Control, routes: &Routes) -> Res
     let mut state = MapState {
         service_names: names(maps.service_names.all()?),
         limits: maps.limits.all()?,
-        new_flows: maps.new_flow_limit.get(0)?,
+        new_flows: control.new_flows,
         sampling: maps.sample_policy.get(0)?,
         cookies: maps.cookie_policies.all()?,
         nat: maps.nat_policy.get(0)?,

@@ -14,7 +14,7 @@ pub use prefix::{ListedPrefix, Prefix};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use lb_common::lists::{LINE_SLOTS, Line, ListMaps, Listed, ROOT_BLOCK_WORDS, RootHeader, find};
+use lb_common::lists::{LINE_SLOTS, Line, ListMaps, Listed, ROOT_BLOCK_WORDS, RootBlock, RootHeader, find};
 
 /// Both families' lists, ready to be written into maps.
 #[derive(Debug, Default)]
@@ -63,6 +63,11 @@ impl CompiledLists {
 }
 
 impl CompiledList {
+    /// The first block of the root.
+    pub(crate) fn hints(&self) -> RootBlock {
+        std::array::from_fn(|word| self.root[word])
+    }
+
     pub(crate) fn memory_bytes(&self) -> u64 {
         ((self.root.len() + self.lines.len() * LINE_SLOTS) * size_of::<u64>()) as u64
     }

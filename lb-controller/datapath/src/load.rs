@@ -103,7 +103,7 @@ pub struct LoadReport {
 pub struct Datapath {
     pub(crate) ebpf: Ebpf,
     pub(crate) maps: Maps,
-    pub(crate) control: Control,
+    pub(crate) control: Box<Control>,
     pub(crate) routes: Routes,
     pub(crate) ways: Ways,
     pub(crate) host_addresses: HostAddresses,
@@ -166,7 +166,7 @@ impl Datapath {
         let forgotten = earlier.as_ref().map(|earlier| earlier.copy_state(&draft.folder)).transpose()?;
         let origin = origin(forgotten.unwrap_or_default());
         let maps = Maps::open(&draft.folder)?;
-        let control = maps.control.get(0)?;
+        let control = Box::new(maps.control.get(0)?);
         nat::compare_capacity(&maps, options.nat_capacity);
         let routes = Routes::open().map_err(|error| LoadError::system("open a netlink socket", error))?;
         let ways = Ways::open().map_err(|error| LoadError::system("listen for changes of routes", error))?;

@@ -16,8 +16,8 @@ use lb_common::maps::{self as names, MapShape, SIZED_BY_LOADER};
 use lb_common::types::{
     BackendCounters, BackendEntry, Control, CookieCounters, CookiePolicy, CookieState, HashKeys, ListFacts,
     MaglevTable, Name, NatCounters, NatPolicy, NatWords, QuicServerKey, SamplePolicy, Sampler, ServiceCounters,
-    ServiceDrops, ServiceEntry, ServiceForward, ServiceLimits, ServiceRange, Shared, SharedClocks, SharedLimit,
-    SharedReserves, TunnelCounters, TunnelPolicy, VerifiedSource, VipPrefixEntry, WorkerCounters,
+    ServiceDrops, ServiceEntry, ServiceForward, ServiceLimits, ServiceRange, Shared, SharedClocks, SharedReserves,
+    TunnelCounters, TunnelPolicy, VerifiedSource, VipPrefixEntry, WorkerCounters,
 };
 use lb_common::vip::{VipPrefix, VipPrefixKey};
 use zerocopy::FromBytes;
@@ -25,6 +25,7 @@ use zerocopy::FromBytes;
 use crate::error::{LoadError, MapError};
 use crate::layout::Layout;
 use crate::tunnels::{OwnAddresses, TierPrefixes};
+use crate::verify::{MapMemory, of_pins};
 
 /// Elements of one type, by index.
 pub(crate) struct Table<T: Shared<Bytes: Pod>> {
@@ -125,10 +126,6 @@ impl<T: Shared<Bytes: Pod>> SourceTable<T> {
             Err(error) if is_absent(&error) => Ok(false),
             Err(error) => Err(failed("write", self.name)(error)),
         }
-    }
-
-    pub(crate) fn is_empty(&self) -> Result<bool, MapError> {
-        self.map.keys().next().transpose().map(|key| key.is_none()).map_err(failed("list", self.name))
     }
 
     /// The keys at the time; the kernel may skip or repeat some while others come and go.
@@ -305,15 +302,13 @@ pub(crate) struct Maps {
     pub(crate) control: Table<Control>,
     /// Two tables one after the other.
     pub(crate) services: Table<ServiceEntry>,
-    /// Two halves, one for each table of services; the hints too.
+    /// Two halves, one for each table of services.
     pub(crate) ranges: Table<ServiceRange>,
-    pub(crate) vip_hints: Table<u64>,
     pub(crate) vip_prefixes: VipPrefixes,
     pub(crate) forwards: Table<ServiceForward>,
     pub(crate) tables: MaglevTables,
     pub(crate) backend_stats: CpuTable<BackendCounters>,
     pub(crate) limits: Table<ServiceLimits>,
-    pub(crate) new_flow_limit: Table<SharedLimit>,
     pub(crate) shared_clocks: Table<SharedClocks>,
     pub(crate) shared_reserves: CpuTable<SharedReserves>,
     pub(crate) service_names: Table<Name>,
@@ -324,7 +319,6 @@ pub(crate) struct Maps {
     pub(crate) verified: SourceTable<VerifiedSource>,
     pub(crate) verified_hints: Table<u64>,
     pub(crate) blocks: SourceTable<u64>,
-    pub(crate) block_hints: Table<u64>,
     pub(crate) backends: Table<BackendEntry>,
     pub(crate) server_ids: ServerIds,
     pub(crate) pool_names: Table<Name>,
@@ -346,21 +340,22 @@ pub(crate) struct Maps {
     pub(crate) nat_policy: Table<NatPolicy>,
     pub(crate) nat_words: Table<NatWords>,
     pub(crate) nat_stats: CpuTable<NatCounters>,
+    /// What all pinned maps take; they never grow.
+    pub(crate) memory: Vec<MapMemory>,
 }
 
 impl Maps {
     pub(crate) fn open(folder: &Path) -> Result<Self, MapError> {
         Ok(Self {
+            memory: of_pins(folder),
             control: table(folder, names::CONTROL)?,
             services: table(folder, names::SERVICES)?,
             ranges: table(folder, names::RANGES)?,
-            vip_hints: table(folder, names::VIP_HINTS)?,
             vip_prefixes: VipPrefixes { map: open(folder, names::VIP_PREFIXES)? },
             forwards: table(folder, names::FORWARDS)?,
             tables: MaglevTables::open(folder)?,
             backend_stats: cpu_table(folder, names::BACKEND_STATS)?,
             limits: table(folder, names::LIMITS)?,
-            new_flow_limit: table(folder, names::NEW_FLOW_LIMIT)?,
             shared_clocks: table(folder, names::SHARED_CLOCKS)?,
             shared_reserves: cpu_table(folder, names::SHARED_RESERVES)?,
             service_names: table(folder, names::SERVICE_NAMES)?,
@@ -371,7 +366,6 @@ impl Maps {
             verified: source_table(folder, names::VERIFIED)?,
             verified_hints: table(folder, names::VERIFIED_HINTS)?,
             blocks: source_table(folder, names::BLOCKS)?,
-            block_hints: table(folder, names::BLOCK_HINTS)?,
             backends: table(folder, names::BACKENDS)?,
             server_ids: ServerIds { map: open(folder, names::QUIC_SERVERS)? },
             pool_names: table(folder, names::POOL_NAMES)?,

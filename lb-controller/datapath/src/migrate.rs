@@ -9,7 +9,7 @@ use aya::maps::{Array, MapData, MapType};
 use lb_common::maps::{self as names, MAX_TABLES, MapShape, SIZED_BY_LOADER};
 use lb_common::types::{
     BackendEntry, BackendState, Control, CookiePolicy, FlowBucket, Forward, HashKeys, LimiterSet, Name, NatWords,
-    ServiceEntry, ServiceForward, ServiceLimits, ServiceRange, Shared, SharedLimit, ValidatedSource, VerifiedSource,
+    ServiceEntry, ServiceForward, ServiceLimits, ServiceRange, Shared, ValidatedSource, VerifiedSource,
 };
 use lb_common::{Reason, Source};
 
@@ -18,6 +18,7 @@ use crate::hints;
 use crate::layout::Layout;
 use crate::maps::copy::{copy_sources, copy_table, copy_vip_prefixes};
 use crate::maps::{MaglevTables, Maps, cpu_table, earlier_keys, map_info, possible_cpus, source_table, table};
+use crate::sources::block_hints;
 
 /// Pin of the map that says what the others beside it mean.
 pub(crate) const MEANINGS: &str = "MEANINGS";
@@ -163,8 +164,8 @@ impl Earlier {
 
     /// Which service's index is which, and so [`Earlier::copy_backends`], comes before.
     fn copy_services(&self, folder: &Path) -> Result<(), MapError> {
-        let tables = [names::CONTROL, names::SERVICES, names::RANGES, names::VIP_PREFIXES, names::VIP_HINTS];
-        let limits = [names::LIMITS, names::NEW_FLOW_LIMIT, names::COOKIE_POLICIES];
+        let tables = [names::CONTROL, names::SERVICES, names::RANGES, names::VIP_PREFIXES];
+        let limits = [names::LIMITS, names::COOKIE_POLICIES];
         if !self.has(&tables) || !self.has(&limits) {
             return Ok(());
         }
@@ -172,9 +173,7 @@ impl Earlier {
         copy_table::<ServiceEntry>(from, folder, names::SERVICES)?;
         copy_table::<ServiceRange>(from, folder, names::RANGES)?;
         copy_vip_prefixes(from, folder)?;
-        copy_table::<u64>(from, folder, names::VIP_HINTS)?;
         copy_table::<ServiceLimits>(from, folder, names::LIMITS)?;
-        copy_table::<SharedLimit>(from, folder, names::NEW_FLOW_LIMIT)?;
         copy_table::<CookiePolicy>(from, folder, names::COOKIE_POLICIES)?;
         copy_table::<Control>(from, folder, names::CONTROL)
     }
@@ -203,14 +202,9 @@ impl Earlier {
         let is_same = self.has(&[names::BLOCKS]);
         if is_same {
             copy_sources::<u64>(&self.folder, folder, names::BLOCKS)?;
-            let mut hint_words = table(folder, names::BLOCK_HINTS)?;
-            let keys = source_table::<u64>(folder, names::BLOCKS)?.keys()?;
-            for key in &keys {
-                hints::set(&mut hint_words, Source::from_key(*key).block_hint())?;
-            }
+            let block_hints = block_hints(&source_table::<u64>(folder, names::BLOCKS)?.keys()?);
             let mut control = table::<Control>(folder, names::CONTROL)?;
-            let any_blocks = u32::from(!keys.is_empty());
-            control.set(0, &Control { any_blocks, ..control.get(0)? })?;
+            control.set(0, &Control { block_hints, ..control.get(0)? })?;
         }
         Ok(is_same)
     }

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use lb_common::Address;
+use lb_common::address::HINT_WORDS;
 use lb_common::service::{PREFIX_WHOLE, TABLE_SLOTS, WHOLE_ADDRESS};
 use lb_common::types::{Control, ServiceEntry, ServiceRange};
-use lb_common::vip::{MAX_RANGES, VIP_HINT_WORDS, VipPrefix};
+use lb_common::vip::{MAX_RANGES, VipPrefix};
 
 use crate::error::MapError;
 use crate::maps::Maps;
@@ -29,9 +30,7 @@ pub(crate) fn publish(
     }
     let prefixes = prefixes(&table.slots);
     maps.vip_prefixes.replace(idle, &prefixes)?;
-    for (index, word) in half(idle, VIP_HINT_WORDS).zip(hints(&table.slots, &prefixes)) {
-        maps.vip_hints.set(index, &word)?;
-    }
+    control.vip_hints[idle as usize] = hints(&table.slots, &prefixes);
     control.seeds[idle as usize] = table.seed;
     control.any_vip_prefixes[idle as usize] = (!prefixes.is_empty()).into();
     maps.control.set(0, control)?;
@@ -59,11 +58,11 @@ fn prefixes(slots: &[ServiceEntry]) -> Vec<VipPrefix> {
 const MOST_LISTED: u128 = 1 << 12;
 
 /// The bit of each VIP. A wide prefix sets all of them: a clear bit is a promise.
-fn hints(slots: &[ServiceEntry], prefixes: &[VipPrefix]) -> Vec<u64> {
+fn hints(slots: &[ServiceEntry], prefixes: &[VipPrefix]) -> [u64; HINT_WORDS] {
     if prefixes.iter().any(|prefix| prefix.addresses() > MOST_LISTED) {
-        return vec![u64::MAX; VIP_HINT_WORDS];
+        return [u64::MAX; HINT_WORDS];
     }
-    let mut words = vec![0; VIP_HINT_WORDS];
+    let mut words = [0; HINT_WORDS];
     let single = slots.iter().filter(|entry| entry.kind == WHOLE_ADDRESS).map(|entry| entry.address);
     let listed = prefixes.iter().flat_map(|prefix| {
         (0..prefix.addresses()).map(|number| Address::from(IpAddr::from((prefix.first_bits() + number).to_be_bytes())))

@@ -30,6 +30,7 @@ use crate::samples::SampleReader;
 use crate::sources::{self, BlockedSource, VerifiedSource};
 use crate::stats::{BackendCounters, Stats, sum_backend};
 use crate::tunnels;
+use crate::verify::MapMemory;
 
 /// A view of the maps, for any thread.
 #[derive(Clone)]
@@ -109,6 +110,11 @@ impl Reader {
         &self.pins
     }
 
+    /// What each map takes in the kernel, the largest first; lists are beside them, see [`Reader::lists`].
+    pub fn memory(&self) -> &[MapMemory] {
+        &self.maps.memory
+    }
+
     pub fn stats(&self) -> Result<Stats, MapError> {
         Stats::read(&self.maps)
     }
@@ -160,7 +166,7 @@ impl Reader {
 
     /// The limit of new flows to all services together.
     pub fn new_flow_limit(&self) -> Result<Rate, MapError> {
-        Ok(limits::rate(Dimension::Syns, &self.maps.new_flow_limit.get(0)?.limit()))
+        Ok(limits::rate(Dimension::Syns, &self.maps.control.get(0)?.new_flows.limit()))
     }
 
     /// Whose tunnels end on this host; `None`: nobody's.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use lb_common::Source;
-use lb_common::types::{Control, VerifiedSource as VerifiedEntry};
+use lb_common::address::HINT_WORDS;
+use lb_common::types::VerifiedSource as VerifiedEntry;
 
 use crate::clock::monotonic_ns;
 use crate::error::MapError;
@@ -71,15 +72,14 @@ impl Datapath {
     pub fn block(&mut self, source: Source, ttl: Duration) -> Result<BlockOutcome, MapError> {
         let until_ns = monotonic_ns().saturating_add(nanoseconds(ttl));
         // Before the block: a block without its hint would not be found.
-        hints::set(&mut self.maps.block_hints, source.block_hint())?;
+        self.hint_at_block(source)?;
         if !self.maps.blocks.set(source.key(), &until_ns)? {
             self.sweep_blocks()?;
-            hints::set(&mut self.maps.block_hints, source.block_hint())?;
+            self.hint_at_block(source)?;
             if !self.maps.blocks.set(source.key(), &until_ns)? {
                 return Ok(BlockOutcome::ListFull);
             }
         }
-        self.set_any_blocks(true)?;
         Ok(BlockOutcome::Blocked)
     }
 
@@ -87,12 +87,11 @@ impl Datapath {
     pub fn unblock(&mut self, source: Source) -> Result<bool, MapError> {
         let was_listed = self.maps.blocks.remove(source.key())?;
         self.clear_block_hints()?;
-        self.set_any_blocks(!self.maps.blocks.is_empty()?)?;
         Ok(was_listed)
     }
 
-    /// Forgets blocks that are over, and returns how many. Call it every second or so: an empty list spares every
-    /// packet a lookup.
+    /// Forgets blocks that are over, and returns how many. Call it every second or so: one that is left over costs its source
+    /// a lookup each packet.
     pub fn sweep_blocks(&mut self) -> Result<usize, MapError> {
         let now_ns = monotonic_ns();
         let entries = self.maps.blocks.entries()?;
@@ -103,26 +102,29 @@ impl Datapath {
         if !over.is_empty() {
             self.clear_block_hints()?;
         }
-        self.set_any_blocks(over.len() < entries.len())?;
         Ok(over.len())
     }
 
-    /// Clears the hints that no listed block needs. One that is left over costs its sources a lookup each packet.
-    fn clear_block_hints(&mut self) -> Result<(), MapError> {
-        let present = self.maps.block_hints.all()?;
-        let keys = self.maps.blocks.keys()?;
-        let needed = keys.into_iter().map(|key| Source::from_key(key).block_hint());
-        hints::keep_only(&mut self.maps.block_hints, &present, needed)
+    fn hint_at_block(&mut self, source: Source) -> Result<(), MapError> {
+        let (word, bit) = source.block_hint();
+        self.control.block_hints[word as usize] |= bit;
+        self.maps.control.set(0, &self.control)
     }
 
-    fn set_any_blocks(&mut self, any: bool) -> Result<(), MapError> {
-        let wanted = Control { any_blocks: any.into(), ..self.control };
-        if wanted != self.control {
-            self.maps.control.set(0, &wanted)?;
-            self.control = wanted;
-        }
-        Ok(())
+    /// Clears the hints that no listed block needs.
+    fn clear_block_hints(&mut self) -> Result<(), MapError> {
+        self.control.block_hints = block_hints(&self.maps.blocks.keys()?);
+        self.maps.control.set(0, &self.control)
     }
+}
+
+/// Of the sources with these keys.
+pub(crate) fn block_hints(keys: &[[u32; 4]]) -> [u64; HINT_WORDS] {
+    let mut words = [0; HINT_WORDS];
+    for (word, bit) in keys.iter().map(|key| Source::from_key(*key).block_hint()) {
+        words[word as usize] |= bit;
+    }
+    words
 }
 
 pub(crate) fn verified_sources(maps: &Maps) -> Result<Vec<VerifiedSource>, MapError> {

@@ -44,14 +44,11 @@ const READ_ONLY: &[&str] = &[
     names::SERVICES,
     names::RANGES,
     names::VIP_PREFIXES,
-    names::VIP_HINTS,
     names::LIMITS,
-    names::NEW_FLOW_LIMIT,
     names::SERVICE_NAMES,
     names::VERIFIED_HINTS,
     names::COOKIE_POLICIES,
     names::BLOCKS,
-    names::BLOCK_HINTS,
     names::FORWARDS,
     names::TABLES,
     names::BACKENDS,
@@ -75,6 +72,11 @@ pub enum TraceError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error(
+        "XDP is attached to {interface}, and no interface of this network namespace has that name; run the command where the \
+         controller runs: `nsenter --net --target PID lb-controller …` with the controller's process number"
+    )]
+    Elsewhere { interface: String },
 }
 
 impl From<crate::MapError> for TraceError {
@@ -160,7 +162,7 @@ impl Tracer {
     /// What would become of `frame`, had it come in by `interface`. Packets traced one after the other follow one
     /// another in the copy: the second of a burst is charged to what the first has left.
     pub fn trace(&mut self, frame: &[u8], interface: Option<&str>) -> Result<Traced, TraceError> {
-        let arrival = interface.map(interface::index_of).transpose()?.map(|interface| Arrival { interface });
+        let arrival = interface.map(|name| self.arrival(name)).transpose()?;
         let ends = ends(&frame);
         if let Some(ends) = ends {
             self.sources.remember(Source::of_address(ends.source))?;
@@ -202,6 +204,16 @@ impl Tracer {
                 .find(|(_, (now, was))| now.picked_syns > was.picked_syns)
                 .map(|(index, _)| index),
         })
+    }
+
+    fn arrival(&self, name: &str) -> Result<Arrival, TraceError> {
+        match interface::index_of(name) {
+            Ok(interface) => Ok(Arrival { interface }),
+            Err(_) if self.interfaces().iter().any(|attached| attached == name) => {
+                Err(TraceError::Elsewhere { interface: name.to_owned() })
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Whose flows are looked at.

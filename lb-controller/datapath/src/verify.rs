@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use aya::EbpfLoader;
-use aya::maps::Map;
+use aya::maps::{Map, MapData};
 use lb_common::maps::PINNED;
 
 use crate::desired::DesiredNat;
@@ -65,7 +66,7 @@ pub fn verify(globals: &Globals) -> Result<Verified, LoadError> {
     }
     programs.sort_by(|one, other| one.name.cmp(&other.name));
     let mut maps = ebpf.maps().filter_map(|(name, map)| memory(name, map)).collect::<Vec<_>>();
-    maps.sort_by(|one, other| (other.bytes, &one.name).cmp(&(one.bytes, &other.name)));
+    largest_first(&mut maps);
     Ok(Verified { programs, took, maps })
 }
 
@@ -87,6 +88,22 @@ fn memory(name: &str, map: &Map) -> Option<MapMemory> {
         | Map::HashOfMaps(data) => data,
         _ => return None,
     };
+    of_map(name, data)
+}
+
+/// Of the maps that are pinned in `folder`, those of this version, the largest first.
+pub(crate) fn of_pins(folder: &Path) -> Vec<MapMemory> {
+    let pinned = PINNED.iter().filter_map(|shape| Some((shape.name, MapData::from_pin(folder.join(shape.name)).ok()?)));
+    let mut maps: Vec<_> = pinned.filter_map(|(name, map)| of_map(name, &map)).collect();
+    largest_first(&mut maps);
+    maps
+}
+
+fn largest_first(maps: &mut [MapMemory]) {
+    maps.sort_by(|one, other| (other.bytes, &one.name).cmp(&(one.bytes, &other.name)));
+}
+
+fn of_map(name: &str, data: &MapData) -> Option<MapMemory> {
     let info = data.info().ok()?;
     let text = fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", data.fd().as_fd().as_raw_fd())).ok()?;
     let bytes = text.lines().find_map(|line| line.strip_prefix("memlock:"))?.trim().parse().ok()?;

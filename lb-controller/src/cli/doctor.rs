@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use lb_datapath::{Finding, Grade, MapMemory, examine_interface, examine_kernel};
+use lb_datapath::{Finding, Grade, examine_interface, examine_kernel};
 use serde::Serialize;
 
 use super::output::{Paint, paint, print, print_json, table};
 use crate::failure::{ExitKind, Failure};
 use crate::instance::Instance;
+use crate::report::MapSize;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -48,13 +49,6 @@ struct Seen {
     is_bad: bool,
 }
 
-#[derive(Serialize)]
-struct MapSize {
-    name: String,
-    entries: u32,
-    bytes: u64,
-}
-
 pub(super) fn run(instance: &Instance, arguments: Arguments) -> Result<(), Failure> {
     let mut interfaces = arguments.interfaces;
     if let Some(file) = &arguments.config {
@@ -67,7 +61,7 @@ pub(super) fn run(instance: &Instance, arguments: Arguments) -> Result<(), Failu
             .into_iter()
             .map(|name| Interface { findings: seen(examine_interface(&name)), name })
             .collect(),
-        maps: maps.into_iter().map(|MapMemory { name, entries, bytes }| MapSize { name, entries, bytes }).collect(),
+        maps: maps.iter().map(MapSize::from).collect(),
     };
     if arguments.json {
         print_json(&examination)?;

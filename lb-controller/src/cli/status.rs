@@ -127,6 +127,13 @@ fn print_datapath(datapath: &Datapath) {
         }
         print(title, &rows);
     }
+
+    let bytes: u64 = datapath.maps.iter().map(|map| map.bytes).sum();
+    say!(
+        "memory      {:.1} MiB in {} maps, and lists beside them",
+        bytes as f64 / f64::from(1 << 20),
+        datapath.maps.len()
+    );
 }
 
 /// Nothing while no service uses it.

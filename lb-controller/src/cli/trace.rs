@@ -137,6 +137,7 @@ fn failed(error: TraceError) -> Failure {
         TraceError::Open(OpenError::Denied { .. }) => ExitKind::Permission,
         TraceError::Load(error) if error.kind() == LoadErrorKind::Capability => ExitKind::Permission,
         TraceError::Load(error) if error.kind() == LoadErrorKind::Interface => ExitKind::Interface,
+        TraceError::Elsewhere { .. } => ExitKind::Interface,
         _ => ExitKind::Kernel,
     };
     Failure::new(kind, anyhow!(error))

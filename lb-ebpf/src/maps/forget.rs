@@ -31,29 +31,27 @@ pub(crate) fn forget_outcome(outcome: Result<Reason, Reason>) -> Result<Reason, 
     if number & IS_ERROR == 0 { Ok(reason) } else { Err(reason) }
 }
 
-/// Which of two protocols it is.
+/// Which of two protocols it is, and what the packet means for its connection.
 #[inline(always)]
-pub(crate) fn forget_protocol(headers: &Headers) -> Headers {
-    Headers {
+pub(crate) fn forget_kind(headers: &Headers, transport: &Transport) -> (Headers, Transport) {
+    let nothing = nothing();
+    let forgotten = |flag| (flag as u64 | nothing) & 1 != 0;
+    let headers = Headers {
         source: headers.source,
         destination: headers.destination,
         traffic_class: headers.traffic_class,
         link_bytes: headers.link_bytes,
-        protocol: (headers.protocol as u64 | nothing()) as u8,
+        protocol: (headers.protocol as u64 | nothing) as u8,
         length_bytes: headers.length_bytes,
         transport: Err(Reason::InternalError),
         fragment: headers.fragment,
-    }
-}
-
-/// What a packet means for its connection.
-#[inline(always)]
-pub(crate) fn forget_flags(transport: &Transport) -> Transport {
-    Transport {
-        opens_connection: forget_flag(transport.opens_connection),
-        closes_connection: forget_flag(transport.closes_connection),
+    };
+    let transport = Transport {
+        opens_connection: forgotten(transport.opens_connection),
+        closes_connection: forgotten(transport.closes_connection),
         ..*transport
-    }
+    };
+    (headers, transport)
 }
 
 /// A number.

@@ -14,8 +14,6 @@ use super::{PAGE_ALIGNED, compare_and_swap, forget_number, limiter_clock_ps};
 #[btf_map]
 static LIMITS: Array<ServiceLimits, MAX_SERVICES> = Array::new();
 #[btf_map]
-static NEW_FLOW_LIMIT: Array<SharedLimit, 1> = Array::new();
-#[btf_map]
 static SHARED_CLOCKS: Array<SharedClocks, SHARED_LIMITS, PAGE_ALIGNED> = Array::new();
 #[btf_map]
 static SHARED_RESERVES: PerCpuArray<SharedReserves, SHARED_LIMITS> = PerCpuArray::new();
@@ -27,11 +25,6 @@ static NETWORK_LIMITER: Array<LimiterSet, NETWORK_SETS, PAGE_ALIGNED> = Array::n
 #[inline(always)]
 pub(crate) fn of_service(service: u16) -> Option<&'static ServiceLimits> {
     LIMITS.get(service as u32)
-}
-
-#[inline(always)]
-pub(crate) fn of_new_flows() -> Option<&'static SharedLimit> {
-    NEW_FLOW_LIMIT.get(0)
 }
 
 #[inline(always)]

@@ -9,7 +9,9 @@ use aya_ebpf::macros::btf_map;
 use lb_common::parse::{Fragment, Headers, Transport};
 use lb_common::{Address, Listed};
 
-const WORDS: usize = 25;
+use crate::way::Way;
+
+const WORDS: usize = 30;
 
 /// This CPU's alone while a packet is on its way: a tail call is not interrupted by another packet.
 #[btf_map]
@@ -145,6 +147,35 @@ pub(crate) fn read_effort() -> Option<Effort> {
         let bits = words.read(24);
         Effort { is_done: bits & 1 != 0, is_new: bits & 2 != 0 }
     })
+}
+
+/// Says whether the packet came out of a tunnel, so that what answers it must not go back where it came from.
+#[inline(always)]
+pub(crate) fn write_unpacked(is_unpacked: bool) -> Option<()> {
+    Words::get().map(|words| words.write(25, is_unpacked as u32))
+}
+
+#[inline(always)]
+pub(crate) fn is_unpacked() -> bool {
+    Words::get().is_some_and(|words| words.read(25) != 0)
+}
+
+/// Says by which way an answer goes.
+#[inline(always)]
+pub(crate) fn write_way(way: &Way) -> Option<()> {
+    let words = Words::get()?;
+    words.write(26, way.addresses.0 as u32);
+    words.write(27, (way.addresses.0 >> 32) as u32);
+    words.write(28, way.addresses.1);
+    words.write(29, way.interface);
+    Some(())
+}
+
+#[inline(always)]
+pub(crate) fn read_way() -> Option<Way> {
+    let words = Words::get()?;
+    let first = words.read(26) as u64 | (words.read(27) as u64) << 32;
+    Some(Way { addresses: (first, words.read(28)), interface: words.read(29) })
 }
 
 struct Words {

@@ -1,7 +1,7 @@
 //! Connections that are new: a backend, a slot, and a port of ours.
 
 use aya_ebpf::programs::XdpContext;
-use lb_common::hash::{Connection, connection_hash};
+use lb_common::hash::connection_hash;
 use lb_common::nat::{BLOCKS_TRIED, HELD, IS_REPLY, PORTS_TRIED, begun};
 use lb_common::parse::{Headers, TCP, Transport};
 use lb_common::types::{NatPolicy, NatSlot};
@@ -29,7 +29,7 @@ pub(crate) fn process(_: &XdpContext) -> super::Outcome {
         return Err(Stop::Reason(Reason::NoBackend));
     }
     let key = super::key(&headers, &transport);
-    let hash = connection_hash(maps::connection_key(), &connection(&headers, &transport));
+    let hash = connection_hash(maps::connection_key(), &flow::connection(&headers, &transport));
     let address = address(policy, &picked, hash)?;
     let now_steps = nat::now_steps();
     let number = match table::find(&key) {
@@ -70,17 +70,6 @@ fn back(is_new: bool) -> super::Outcome {
 fn refused(service: u16, reason: Reason) -> Reason {
     count::nat_refused(service, reason);
     reason
-}
-
-#[inline(always)]
-fn connection(headers: &Headers, transport: &Transport) -> Connection {
-    Connection {
-        source: headers.source,
-        destination: headers.destination,
-        source_port: transport.source_port,
-        destination_port: transport.destination_port,
-        protocol: headers.protocol,
-    }
 }
 
 /// The address of ours that the backend will see: one of the pool, or what the route to the backend prefers.

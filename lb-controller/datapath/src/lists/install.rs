@@ -1,5 +1,6 @@
 //! Writing lists into maps.
 
+use std::array;
 use std::time::SystemTime;
 
 use aya::maps::{Array, MapData};
@@ -7,7 +8,7 @@ use lb_common::lists::{
     CHUNK_LINES, Chunk, FAMILIES, LINE_SLOTS, ROOT_BLOCK_WORDS, ROOT_BLOCKS, RootBlock, RootHeader,
 };
 use lb_common::maps as names;
-use lb_common::types::ListFacts;
+use lb_common::types::{Control, ListFacts};
 
 use super::{CompiledList, CompiledLists};
 use crate::error::MapError;
@@ -27,8 +28,8 @@ impl Datapath {
     pub fn replace_lists(&mut self, lists: &CompiledLists) -> Result<(), MapError> {
         for (family, list) in (0..).zip(&lists.families) {
             match list {
-                Some(list) => publish(&mut self.maps, family, list)?,
-                None => remove(&mut self.maps, family)?,
+                Some(list) => publish(&mut self.maps, &mut self.control, family, list)?,
+                None => remove(&mut self.maps, &mut self.control, family)?,
             }
         }
         Ok(())
@@ -37,13 +38,19 @@ impl Datapath {
 
 /// The root names its table, so exchanging the root exchanges both. The kernel returns from that only when the packets
 /// that began with the old root are over; then nobody reads the old table.
-fn publish(maps: &mut Maps, family: u32, list: &CompiledList) -> Result<(), MapError> {
+///
+/// The hints are those of both lists meanwhile: one that is missing would hide what the list in force says.
+fn publish(maps: &mut Maps, control: &mut Control, family: u32, list: &CompiledList) -> Result<(), MapError> {
     let [idle, used] = idle_and_used(maps, family)?;
     let table = new_table(list)?;
     maps.list_tables.set(idle, &table)?;
     let root = new_root(list, idle)?;
     let loaded_unix_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let before = control.list_hints[family as usize];
+    let hints = list.hints();
+    hint(maps, control, family, array::from_fn(|word| before[word] | hints[word]))?;
     maps.list_roots.set(family, &root)?;
+    hint(maps, control, family, hints)?;
     let facts = ListFacts {
         denied: list.denied,
         allowed: list.allowed,
@@ -71,8 +78,14 @@ fn idle_and_used(maps: &Maps, family: u32) -> Result<[u32; 2], MapError> {
     Ok(if facts.table == u64::from(tables[0]) { [tables[1], tables[0]] } else { tables })
 }
 
-fn remove(maps: &mut Maps, family: u32) -> Result<(), MapError> {
+fn hint(maps: &mut Maps, control: &mut Control, family: u32, hints: RootBlock) -> Result<(), MapError> {
+    control.list_hints[family as usize] = hints;
+    maps.control.set(0, control)
+}
+
+fn remove(maps: &mut Maps, control: &mut Control, family: u32) -> Result<(), MapError> {
     maps.list_roots.clear(family)?;
+    hint(maps, control, family, [0; ROOT_BLOCK_WORDS])?;
     maps.list_facts.set(family, &NO_LIST)?;
     for number in 0..2 {
         maps.list_tables.clear(table_index(family, number))?;
