@@ -189,6 +189,28 @@ fn followed_lists(first: Prepared, wishes: Sender<Wish>) -> Arc<Lists> {
     }))
 }
 
+fn health_checks(wishes: Sender<Wish>) -> Result<HealthChecks, Failure> {
+    let started = HealthChecks::start(move |change| {
+        // Fails only while the edge stops, when the maps no longer follow.
+        let _ = wishes.send(Wish::Health(change));
+    });
+    Ok(started.context("cannot start health checks")?)
+}
+
+fn start_edge(
+    first: Snapshot,
+    step_up: StepUp,
+    signals: Signals,
+    joint: Joint,
+    metrics: Metrics,
+) -> Result<Arc<Edge>, Failure> {
+    let edge = Edge::new(first, step_up, signals, joint, metrics, Clock::system()).or_exit(ExitKind::State)?;
+    reload::client_authorities(&edge).or_exit(ExitKind::Certificate)?;
+    let edge = Arc::new(edge);
+    edge.metrics.register_collector(StepUpCollector::new(&edge));
+    Ok(edge)
+}
+
 async fn serve(options: &Options, opened: Opened) -> Result<(), Failure> {
     let shutdown = Shutdown::new();
     let metrics = options.metrics.clone();
@@ -220,28 +242,14 @@ async fn serve(options: &Options, opened: Opened) -> Result<(), Failure> {
 
     let pools = Pools::build(&opened.config.pools, None);
     metrics.show_pools(&pools);
-    let health_wishes = wishes.clone();
-    let health = HealthChecks::start(move |change| {
-        // Fails only while the edge stops, when the maps no longer follow.
-        let _ = health_wishes.send(Wish::Health(change));
-    })
-    .context("cannot start health checks")?;
+    let health = health_checks(wishes.clone())?;
     health.watch(&pools);
 
     let issuers = identity::start_runtime().context("cannot start the thread that asks identity providers")?;
     let identities = Identities::build(&opened.config, None, &Clock::system(), &issuers).or_exit(ExitKind::Config)?;
-    let snapshot = Snapshot {
-        version: 1,
-        config: opened.config,
-        pools,
-        identities: Arc::new(identities),
-        sources: opened.sources,
-    };
-    let edge = Edge::new(snapshot, opened.step_up, opened.signals, joint, metrics, Clock::system())
-        .or_exit(ExitKind::State)?;
-    reload::client_authorities(&edge).or_exit(ExitKind::Certificate)?;
-    let edge = Arc::new(edge);
-    edge.metrics.register_collector(StepUpCollector::new(&edge));
+    let (config, identities) = (opened.config, Arc::new(identities));
+    let first = Snapshot { version: 1, config, pools, identities, sources: opened.sources };
+    let edge = start_edge(first, opened.step_up, opened.signals, joint, metrics)?;
     let workers = start_workers(&edge, opened.listeners, &opened.certificates)?;
 
     let admin = Arc::new(AdminState {

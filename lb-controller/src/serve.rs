@@ -7,6 +7,7 @@ pub mod body;
 pub mod body_memory;
 pub mod client_certificate;
 mod cors;
+mod enforce;
 pub mod facts;
 pub mod forward;
 mod framing;
@@ -31,16 +32,15 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use lb_policy::{Decision, Permit};
+use lb_policy::Decision;
 
-use crate::config::Route;
 use crate::edge::{Edge, Snapshot};
-use crate::explain::Explained;
 use crate::stepup::Visit;
 
 use access_log::Record;
 use body::ResponseBody;
-use request::{Inbound, Peer};
+use enforce::Judged;
+use request::Peer;
 use respond::Early;
 
 /// Answers one request and records how.
@@ -103,86 +103,12 @@ async fn answer(
     let provable = edge.step_up.provable(config, session);
     let who = facts::Who { session, proved_for_this_request: &proved, provable: &provable };
     let findings = facts::Findings { body: &body, parameters: &parameters, observed: &observed };
-    let facts = facts::gather(now, config, &request, who, &findings, route);
+    let judged = Judged { visit, snapshot, route, who, findings: &findings, credential: &credential, sender: &sender };
+    let facts = judged.facts(now, &request);
     let decision = config.rules.decide(&facts);
     record.set_decision(&decision);
-    let id = record.id();
-    let explain = || Explained::of(&config.rules, &facts, Some(id.to_string()));
     if !matches!(decision, Decision::Allow(_) | Decision::AllowWithin(_) | Decision::LogIn) {
-        edge.recent.remember(now, explain);
+        judged.remember(edge, &facts, record);
     }
-
-    let passing = |permit| Passing { permit, visit: &visit, snapshot, route, who, findings: &findings };
-    match (decision, session) {
-        (Decision::Allow(permit), _) => passing(permit).go_on(edge, request, record).await,
-        (Decision::AllowWithin(within), _) => {
-            let permit = within.take(|limits| edge.signals.take(limits, &sender, now)).map_err(|retry_after| {
-                edge.recent.remember(now, explain);
-                edge.step_up.limited(&request, session, retry_after)
-            })?;
-            passing(permit).go_on(edge, request, record).await
-        }
-        (Decision::Challenge(challenge), Some(session)) => {
-            let challenge = edge.step_up.challenge(&visit, request, session, challenge).await;
-            edge.metrics.challenge(respond::challenge_shape(&challenge));
-            Ok(challenge.map(ResponseBody::from))
-        }
-        (Decision::LogIn | Decision::Challenge(_), _) => {
-            Ok(edge.step_up.nobody(&request, &credential).map(ResponseBody::from))
-        }
-        (Decision::Deny(denial), _) => {
-            if let (Some(session), Some(rule)) = (session, &denial.revoked_by) {
-                edge.step_up.end_user(config, &request, session, rule).await?;
-            }
-            Ok(edge.step_up.deny(&request, session, &denial).map(ResponseBody::from))
-        }
-        (Decision::Revoke(revocation), session) => {
-            if let Some(session) = session {
-                edge.step_up.end_user(config, &request, session, &revocation.rule).await?;
-            }
-            Ok(edge.step_up.log_in(&request).map(ResponseBody::from))
-        }
-        (Decision::RegenerateApiKey(revocation), session) => {
-            let answer = edge.step_up.api_key_is_stale(&edge.api_keys, &request, session, &revocation.rule).await;
-            Ok(answer.map(ResponseBody::from))
-        }
-    }
-}
-
-/// A request that was let through, and what it was judged by.
-struct Passing<'a> {
-    permit: Permit,
-    visit: &'a Visit<'a>,
-    snapshot: &'a Snapshot,
-    route: &'a Route,
-    who: facts::Who<'a>,
-    findings: &'a facts::Findings<'a>,
-}
-
-impl Passing<'_> {
-    async fn go_on(self, edge: &Edge, request: Inbound, record: &mut Record) -> Result<Response<ResponseBody>, Early> {
-        let Passing { permit, visit, snapshot, route, who, findings } = self;
-        let (config, session) = (&*snapshot.config, who.session);
-        let host = request.host.clone();
-        let (request, kept) = backend_step_up::keep(config, route, &edge.body_memory, request, session).await?;
-        let assertion = session.map(|session| edge.step_up.assertion(config, session, &request, &route.pool));
-        let pool = route::pool(snapshot, route)?;
-        let login_over = edge.step_up.login_over(session.filter(|_| request.upgrade.is_some()));
-        let mut response = forward::forward(permit, pool, request, assertion, login_over, record).await?;
-        if let (Some(kept), Some(session)) = (kept, session)
-            && let Some(requirement) = backend_step_up::asked(&response, &config.step_up.levels)
-        {
-            let facts = facts::gather(edge.clock.now(), config, &kept, who, findings, route);
-            let challenge = lb_policy::challenge_for(&facts, backend_step_up::RULE, requirement);
-            let challenge = challenge.filter(|_| who.proved_for_this_request.is_empty());
-            let challenge = edge.step_up.challenge_for_backend(visit, kept, session, challenge).await;
-            edge.metrics.challenge(respond::challenge_shape(&challenge));
-            return Ok(challenge.map(ResponseBody::from));
-        }
-        backend_step_up::hide(response.headers_mut());
-        if let Some(cookie) = session.and_then(|session| edge.step_up.session_cookie_refresh(&host, session)) {
-            respond::carry_session(&mut response, cookie);
-        }
-        Ok(response)
-    }
+    judged.enforce(edge, decision, request, record).await
 }

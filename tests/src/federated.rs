@@ -122,7 +122,7 @@ pub const RULES: &str = "rules:
     require: {methods: [idp], per_action: true}
   - id: keys-on-secrets
     match: {paths: [/secrets]}
-    when: api_key.id.startsWith("lbk_")
+    when: api_key.id.startsWith('lbk_')
     on_missing: skip
     regenerate_api_key: true
 ";

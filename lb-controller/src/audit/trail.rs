@@ -112,10 +112,10 @@ fn write_all(mut chain: Chain, receiver: &Receiver<Message>, lost: &AtomicU64) {
         for message in std::iter::once(first).chain(receiver.try_iter()) {
             match message {
                 Message::Event { at, json } => {
-                    if let Err(error) = chain.append(at, &json) {
-                        if lost.fetch_add(1, Ordering::Relaxed) == 0 {
-                            tracing::error!(%error, "the audit trail cannot be written; events are lost and counted");
-                        }
+                    if let Err(error) = chain.append(at, &json)
+                        && lost.fetch_add(1, Ordering::Relaxed) == 0
+                    {
+                        tracing::error!(%error, "the audit trail cannot be written; events are lost and counted");
                     }
                 }
                 Message::Flush(done) => waiting.push(done),

@@ -1,0 +1,114 @@
+//! What a decision leads to: the request goes on to its backend, or its sender is told why not.
+
+use http::Response;
+use lb_policy::{Decision, Facts, Permit, UnixSeconds};
+
+use super::access_log::Record;
+use super::body::ResponseBody;
+use super::request::Inbound;
+use super::respond::{self, Early};
+use super::{backend_step_up, facts, forward, route};
+use crate::config::Route;
+use crate::edge::{Edge, Snapshot};
+use crate::explain::Explained;
+use crate::signals::Sender;
+use crate::stepup::{Credential, Visit};
+
+/// What a request was judged by, besides itself.
+pub(super) struct Judged<'a> {
+    pub(super) visit: Visit<'a>,
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) route: &'a Route,
+    pub(super) who: facts::Who<'a>,
+    pub(super) findings: &'a facts::Findings<'a>,
+    pub(super) credential: &'a Credential,
+    pub(super) sender: &'a Sender,
+}
+
+impl Judged<'_> {
+    pub(super) fn facts<'r>(&'r self, now: UnixSeconds, request: &'r Inbound) -> Facts<'r> {
+        facts::gather(now, &self.snapshot.config, request, self.who, self.findings, self.route)
+    }
+
+    /// For `lb-controller explain`.
+    pub(super) fn remember(&self, edge: &Edge, facts: &Facts<'_>, record: &Record) {
+        let explain = || Explained::of(&self.snapshot.config.rules, facts, Some(record.id().to_string()));
+        edge.recent.remember(facts.now, explain);
+    }
+
+    /// Every way that a judged request can take.
+    pub(super) async fn enforce(
+        &self,
+        edge: &Edge,
+        decision: Decision,
+        request: Inbound,
+        record: &mut Record,
+    ) -> Result<Response<ResponseBody>, Early> {
+        let (step_up, session) = (&edge.step_up, self.who.session);
+        let own = match (decision, session) {
+            (Decision::Allow(permit), _) => return self.forward(edge, permit, request, record).await,
+            (Decision::AllowWithin(within), _) => {
+                let now = edge.clock.now();
+                let permit =
+                    within.take(|limits| edge.signals.take(limits, self.sender, now)).map_err(|retry_after| {
+                        self.remember(edge, &self.facts(now, &request), record);
+                        step_up.limited(&request, session, retry_after)
+                    })?;
+                return self.forward(edge, permit, request, record).await;
+            }
+            (Decision::Challenge(challenge), Some(session)) => {
+                let challenge = step_up.challenge(&self.visit, request, session, challenge).await;
+                edge.metrics.challenge(respond::challenge_shape(&challenge));
+                challenge
+            }
+            (Decision::LogIn | Decision::Challenge(_), _) => step_up.nobody(&request, self.credential),
+            (Decision::Deny(denial), _) => {
+                if let (Some(session), Some(rule)) = (session, &denial.revoked_by) {
+                    step_up.end_user(self.visit.config, &request, session, rule).await?;
+                }
+                step_up.deny(&request, session, &denial)
+            }
+            (Decision::Revoke(revocation), session) => {
+                if let Some(session) = session {
+                    step_up.end_user(self.visit.config, &request, session, &revocation.rule).await?;
+                }
+                step_up.log_in(&request)
+            }
+            (Decision::RegenerateApiKey(revocation), session) => {
+                step_up.api_key_is_stale(&edge.api_keys, &request, session, &revocation.rule).await
+            }
+        };
+        Ok(own.map(ResponseBody::from))
+    }
+
+    async fn forward(
+        &self,
+        edge: &Edge,
+        permit: Permit,
+        request: Inbound,
+        record: &mut Record,
+    ) -> Result<Response<ResponseBody>, Early> {
+        let (config, route, session) = (self.visit.config, self.route, self.who.session);
+        let host = request.host.clone();
+        let (request, kept) = backend_step_up::keep(config, route, &edge.body_memory, request, session).await?;
+        let assertion = session.map(|session| edge.step_up.assertion(config, session, &request, &route.pool));
+        let pool = route::pool(self.snapshot, route)?;
+        let login_over = edge.step_up.login_over(session.filter(|_| request.upgrade.is_some()));
+        let mut response = forward::forward(permit, pool, request, assertion, login_over, record).await?;
+        if let (Some(kept), Some(session)) = (kept, session)
+            && let Some(requirement) = backend_step_up::asked(&response, &config.step_up.levels)
+        {
+            let facts = self.facts(edge.clock.now(), &kept);
+            let challenge = lb_policy::challenge_for(&facts, backend_step_up::RULE, requirement);
+            let challenge = challenge.filter(|_| self.who.proved_for_this_request.is_empty());
+            let challenge = edge.step_up.challenge_for_backend(&self.visit, kept, session, challenge).await;
+            edge.metrics.challenge(respond::challenge_shape(&challenge));
+            return Ok(challenge.map(ResponseBody::from));
+        }
+        backend_step_up::hide(response.headers_mut());
+        if let Some(cookie) = session.and_then(|session| edge.step_up.session_cookie_refresh(&host, session)) {
+            respond::carry_session(&mut response, cookie);
+        }
+        Ok(response)
+    }
+}
