@@ -7,7 +7,7 @@ use anyhow::{Context, bail, ensure};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use lb_policy::{
     BodyFacts, CanonicalPath, ClientFacts, Everything, Facts, HeaderLookup, Method, ProvedFactor, QueryParameters,
-    RequestFacts, RouteFacts, SessionFacts, UnixSeconds, canonical_host, canonical_query,
+    RequestFacts, RouteFacts, SessionFacts, Strength, UnixSeconds, canonical_host, canonical_query,
 };
 use serde::{Deserialize, Serialize};
 
@@ -129,7 +129,9 @@ impl Hypothetical {
             };
             ensure!(self.user.is_some(), "a proved factor needs somebody who proved it: add --user NAME");
             factors.retain(|factor| factor.method != method);
-            factors.push(ProvedFactor::ordinary(method, now.saturating_sub(*age_seconds)));
+            // A passkey always verifies its user here; whether it can leave its device is not said.
+            let strength = if method == Method::Webauthn { Strength::UserVerified } else { Strength::Ordinary };
+            factors.push(ProvedFactor { method, at: now.saturating_sub(*age_seconds), strength });
         }
         Ok(factors)
     }
@@ -138,6 +140,10 @@ impl Hypothetical {
         let Some(name) = &self.user else { return Ok(&[]) };
         if let Some(groups) = &given.groups {
             return Ok(groups);
+        }
+        // A file without users has them from elsewhere, and cannot know a name for a mistake.
+        if config.users.is_empty() {
+            return Ok(&[]);
         }
         let user = config.users.iter().find(|user| user.name == *name);
         let user = user.with_context(|| {

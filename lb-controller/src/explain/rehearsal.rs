@@ -57,3 +57,26 @@ fn differences(test: &PolicyTest, explained: &Explained) -> Vec<String> {
     }
     problems
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_examples_of_protected_actions_do_what_their_tests_say() {
+        const NOW: u64 = 1_790_000_000;
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/actions");
+        let files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(files.len() >= 12, "{files:?}");
+        for file in files {
+            let text = crate::config::read(&file).unwrap_or_else(|errors| panic!("{errors}"));
+            let config = crate::config::compile_read(&file, &text).unwrap_or_else(|errors| panic!("{errors}"));
+            assert!(config.tests.len() >= 4, "{}", file.display());
+            assert!(config.tests.iter().any(|test| test.decision == "allow"), "{}", file.display());
+            assert_eq!(rehearse(&config, NOW), [], "{}", file.display());
+        }
+    }
+}
