@@ -45,6 +45,7 @@ impl Edge {
             .unwrap();
         let edge = Edge { child, folder, address, instance };
         edge.eventually("the edge answers", || edge.curl(&["/open"]).status == 200);
+        edge.eventually("it takes commands", || edge.command(&["threat", "show"]).status.success());
         edge
     }
 

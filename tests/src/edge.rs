@@ -72,9 +72,18 @@ impl Edge {
         self.folder.path().join("state")
     }
 
-    /// Runs the controller's command line against it; returns what that printed.
+    /// Runs the controller's command line against it; returns what that printed. Waits for a controller that serves
+    /// already and is about to take commands.
     pub fn command(&self, arguments: &[&str]) -> Result<String> {
-        let output = Command::new(find_program()?).args(["--instance", &self.instance]).args(arguments).output()?;
+        const NOT_RUNNING: Option<i32> = Some(8);
+        let deadline = Instant::now() + STARTS_WITHIN;
+        let program = find_program()?;
+        let run = || Command::new(&program).args(["--instance", &self.instance]).args(arguments).output();
+        let mut output = run()?;
+        while output.status.code() == NOT_RUNNING && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+            output = run()?;
+        }
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{arguments:?} failed ({}): {said}", output.status);
         Ok(String::from_utf8(output.stdout)?)
