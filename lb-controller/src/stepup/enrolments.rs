@@ -1,7 +1,5 @@
 //! Factors that users enrolled. Records are sealed before they reach the disk: a copy of the store alone tells no secret.
 
-#![allow(dead_code, reason = "written to by the pages on which users enrol alone")]
-
 use std::path::Path;
 use std::sync::Arc;
 
