@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use hyper::body::Body as _;
 use lb_policy::{Level, Levels, Requirement};
 
 use crate::config::{Config, Route};
@@ -31,7 +32,11 @@ pub(super) async fn keep(
         return Ok((request, None));
     }
     let limit = config.step_up.park_limit_bytes as u64;
-    if let Some(bytes) = announced_bytes(&request.headers).filter(|bytes| *bytes <= limit) {
+    let announced = match &request.body {
+        InboundBody::Streaming(incoming) if incoming.is_end_stream() => Some(0),
+        _ => announced_bytes(&request.headers),
+    };
+    if let Some(bytes) = announced.filter(|bytes| *bytes <= limit) {
         request.body = InboundBody::Whole(hold_body(memory, request.body, bytes, false).await?);
     }
     let copy = request.copy();
