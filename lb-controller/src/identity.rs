@@ -129,8 +129,6 @@ pub(crate) fn hash(parts: &[&[u8]]) -> [u8; 32] {
 /// A provider as tests configure it.
 #[cfg(test)]
 pub(crate) fn testing_provider(profile: crate::config::Profile) -> crate::config::IdentityProvider {
-    use std::time::Duration;
-
     use lb_policy::Level;
 
     use crate::config::{Assurance, IdentityProvider, PeerConfig, Secret};
@@ -146,6 +144,6 @@ pub(crate) fn testing_provider(profile: crate::config::Profile) -> crate::config
         claims: profile.default_claims(),
         assurance: Assurance { acr: vec![("silver".into(), Level(1)), ("gold".into(), Level(2))], amr: Vec::new() },
         freshness: profile.default_freshness(),
-        peer: PeerConfig { ca: None, timeout: Duration::from_secs(5), clock_skew: Duration::from_secs(5) },
+        peer: PeerConfig::testing(),
     }
 }

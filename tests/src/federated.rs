@@ -14,7 +14,7 @@ use crate::origin::Origin;
 use crate::visitor::{Answer, Visitor};
 
 /// The whole of it, running. Reading needs a session, `/transfer` a strong login, `/recent` a strong one of the last
-/// minute, `/approve` one of its own.
+/// minute, `/approve` one of its own, and `/scoped` of a token two scopes.
 #[derive(Debug)]
 pub struct Federated {
     pub edge: Edge,
@@ -29,11 +29,20 @@ impl Federated {
     }
 
     pub async fn start() -> Result<Federated> {
+        Federated::start_with(String::new()).await
+    }
+
+    /// The same, with `more` in its configuration.
+    pub async fn start_with(more: String) -> Result<Federated> {
         let (origin, backend) = origin().await?;
         let address = free_address()?;
         let (edge, idp) = tokio::task::spawn_blocking(move || -> Result<_> {
             let idp = Idp::start(address)?;
-            let text = [service(address, backend), provider("corp", &idp), tokens(&idp), RULES.to_owned()].concat();
+            let service = service(address, backend).replace(
+                "routes:\n",
+                "routes:\n  - {path: /scoped, pool: shop, scopes: [orders:read, orders:write]}\n",
+            );
+            let text = [service, provider("corp", &idp), tokens(&idp), RULES.to_owned(), more].concat();
             Ok((Edge::start_at(address, &text)?, idp))
         })
         .await??;
@@ -87,6 +96,7 @@ pub fn provider_entry(name: &str, idp: &Idp) -> String {
     client_secret: '{CLIENT_SECRET}'
     ca: {ca}
     timeout: 2s
+    keys_cooldown: 1s
     acr: {{'{PASSWORD_ACR}': 1, '{TWO_FACTOR_ACR}': 2}}
 ",
         ca = ca.display()

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod authority;
 pub mod browser;
 pub mod client;
 pub mod driver;
@@ -22,6 +23,8 @@ pub mod origin;
 pub mod packet;
 pub mod program;
 pub mod running;
+pub mod scraped;
+pub mod signing_key;
 pub mod stage;
 pub mod steady;
 pub mod veth;

@@ -40,6 +40,16 @@ pub struct PeerConfig {
     pub timeout: Duration,
     /// How far its clock may be off.
     pub clock_skew: Duration,
+    /// Between two questions for its keys: anybody can name a key that does not exist.
+    pub keys_cooldown: Duration,
+}
+
+impl PeerConfig {
+    #[cfg(test)]
+    pub(crate) fn testing() -> PeerConfig {
+        let seconds = Duration::from_secs;
+        PeerConfig { ca: None, timeout: seconds(5), clock_skew: seconds(5), keys_cooldown: seconds(30) }
+    }
 }
 
 /// Which claims say who somebody is.

@@ -87,6 +87,9 @@ pub(crate) enum TokenRefused {
     /// The token may be good, the proof that goes with it is not.
     #[error("{0}")]
     Proof(BadToken),
+    /// As a bearer token a stolen one would do (RFC 9449 §7.2).
+    #[error("it is bound to a key: send it with the scheme DPoP and a proof")]
+    BoundToKey,
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }
@@ -241,8 +244,7 @@ impl Bearers {
                 let proof = Proof { proof, presented, thumbprint };
                 proof.check(&self.proofs_seen, self.clock.now()).map_err(TokenRefused::Proof)
             }
-            // As a bearer token a stolen one would do (RFC 9449 §7.2).
-            (Some(Possession::Key(_)), Scheme::Bearer) => Err(BadToken::Possession("the scheme DPoP is meant").into()),
+            (Some(Possession::Key(_)), Scheme::Bearer) => Err(TokenRefused::BoundToKey),
             (None, Scheme::Dpop) => Err(BadToken::Possession("the token is bound to no key").into()),
         }
     }

@@ -11,6 +11,9 @@ use super::metadata::Metadata;
 use crate::clock::Clock;
 use crate::config::{IdentityProvider, PeerConfig};
 
+/// Between two questions for metadata that nobody waits for.
+const METADATA_PAUSE_SECONDS: u64 = 30;
+
 /// Where an issuer publishes things, and what it published last.
 #[derive(Clone)]
 pub(super) struct Published {
@@ -25,14 +28,14 @@ impl Published {
         let http = Arc::new(HttpClient::new(peer, runtime.clone())?);
         let metadata = {
             let (http, issuer): (_, Arc<str>) = (http.clone(), issuer.into());
-            Kept::new(clock.clone(), runtime.clone(), move || {
+            Kept::new(clock.clone(), runtime.clone(), METADATA_PAUSE_SECONDS, move || {
                 let (http, issuer) = (http.clone(), issuer.clone());
                 async move { Metadata::fetch(&http, &issuer).await }
             })
         };
         let keys = {
             let (http, metadata) = (http.clone(), metadata.clone());
-            Kept::new(clock.clone(), runtime.clone(), move || {
+            Kept::new(clock.clone(), runtime.clone(), peer.keys_cooldown.as_secs(), move || {
                 let (http, metadata) = (http.clone(), metadata.clone());
                 async move { KeySet::fetch(&http, &metadata.get().await?.jwks_uri).await }
             })

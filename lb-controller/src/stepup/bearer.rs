@@ -117,7 +117,9 @@ impl StepUp {
             }
             TokenRefused::Invalid(bad) => ("invalid_token", bad.to_string()),
             TokenRefused::Proof(bad) => ("invalid_dpop_proof", bad.to_string()),
+            TokenRefused::BoundToKey => ("invalid_token", refused.to_string()),
         };
+        let scheme = if *refused == TokenRefused::BoundToKey { Scheme::Dpop } else { scheme };
         self.event("token", error, request, None).record();
         let rejection = Rejection {
             status: StatusCode::UNAUTHORIZED,

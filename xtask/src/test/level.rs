@@ -33,6 +33,10 @@ const LEVEL_OF_FILE: &[(&str, Level)] = &[
     ("load_matrix", Level::Programs),
     ("federation", Level::Peers),
     ("bearer", Level::Peers),
+    ("bound_tokens", Level::Peers),
+    ("forged_credentials", Level::Peers),
+    ("hosted_providers", Level::Peers),
+    ("step_up_seen", Level::Peers),
     ("client_certificates", Level::Peers),
     ("browser", Level::Browser),
 ];

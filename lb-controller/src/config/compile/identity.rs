@@ -15,6 +15,7 @@ use super::path_in;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_CLOCK_SKEW: Duration = Duration::from_secs(5);
+const DEFAULT_KEYS_COOLDOWN: Duration = Duration::from_secs(30);
 /// The login page shows each, and each is asked for its metadata.
 const MOST_PROVIDERS: usize = 16;
 
@@ -155,6 +156,9 @@ pub(super) fn peer(section: &Section<'_>, folder: &Path) -> PeerConfig {
         clock_skew: section
             .value("clock_skew", values::duration(seconds(0)..=seconds(300)))
             .unwrap_or(DEFAULT_CLOCK_SKEW),
+        keys_cooldown: section
+            .value("keys_cooldown", values::duration(seconds(1)..=seconds(3600)))
+            .unwrap_or(DEFAULT_KEYS_COOLDOWN),
     }
 }
 
