@@ -17,6 +17,7 @@ mod key_set;
 mod login;
 mod logout;
 mod metadata;
+mod peer;
 mod provider;
 mod runtime;
 #[cfg(test)]
@@ -29,13 +30,15 @@ use anyhow::Context as _;
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use tokio::runtime::Handle;
 
-pub(crate) use api_keys::{ApiKey, ApiKeys, KeyError, KeyRefused, NewApiKey};
+pub use api_keys::ApiKeys;
+pub(crate) use api_keys::{ApiKey, KeyError, KeyRefused, NewApiKey};
 pub(crate) use bearer::{Bearers, Presented, Scheme, TokenRefused, VerifiedToken, credentials};
 pub(crate) use flow::{Ask, Flow};
 pub(crate) use http::Unavailable;
 pub(crate) use key_set::NotVerified;
 pub(crate) use login::{AuthorizationResponse, LoginError};
 pub(crate) use logout::{EndedThere, SeenTokens};
+pub(crate) use peer::Peer;
 pub(crate) use provider::Provider;
 pub use runtime::start as start_runtime;
 pub(crate) use verified::VerifiedClaims;
@@ -104,6 +107,19 @@ impl Identities {
 
     pub(crate) fn bearers(&self) -> &Bearers {
         &self.bearers
+    }
+
+    /// How each issuer does, by what it is for, its name, and how old its keys are in seconds if there are any.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = (&'static str, &str, &Peer, Option<u64>)> {
+        let providers = self.providers.iter().map(|provider| {
+            let (name, keys) = (provider.config().name.as_str(), provider.keys.age_seconds());
+            ("login", name, &**provider.http.peer(), keys)
+        });
+        let tokens = self.bearers.issuers().iter().map(|issuer| {
+            let (name, published) = (issuer.config().name.as_str(), issuer.published());
+            ("tokens", name, &**published.http.peer(), published.keys.age_seconds())
+        });
+        providers.chain(tokens)
     }
 
     pub(crate) fn provider(&self, name: &str) -> Option<&Arc<Provider>> {

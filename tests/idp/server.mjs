@@ -154,6 +154,7 @@ async function logIn(ctx, uid) {
   const now = Math.floor(Date.now() / 1000);
   if (!firstLogin.has(accountId)) firstLogin.set(accountId, now);
   proved.add(params.nonce);
+  seen.push({ method: 'LOGIN', path: ctx.path, query: { ...params } });
   const ts = profile.authTimeStands ? firstLogin.get(accountId) : now;
   return { login: { accountId, acr, amr: switches.amr[acr] ?? ['pwd'], ts, remember: true } };
 }

@@ -122,6 +122,24 @@ impl RuleSet {
     }
 }
 
+impl RuleSet {
+    /// Every fact that the conditions of these rules name, each once; of rules that are about this request alone. It costs
+    /// what deciding does, however many rules there are.
+    pub fn facts_of(&self, rules: &[Arc<str>], facts: &Facts<'_>) -> Vec<FactExplanation> {
+        let mut named: Vec<FactExplanation> = Vec::new();
+        self.for_each_candidate(&facts.request, &mut |rule| {
+            let condition = rule.condition.as_ref().filter(|_| rules.contains(&rule.about.id));
+            for fact in condition.into_iter().flat_map(|condition| explain_condition(condition, facts).facts) {
+                if named.iter().all(|known| known.name != fact.name) {
+                    named.push(fact);
+                }
+            }
+        });
+        named.sort_by(|left, right| left.name.cmp(&right.name));
+        named
+    }
+}
+
 impl From<Decision> for Summary {
     fn from(decision: Decision) -> Summary {
         match decision {

@@ -107,7 +107,8 @@ pub enum Freshness {
     /// By `auth_time`.
     #[default]
     AuthTime,
-    /// `amr` lists a method only when it was proved in this very login, while `auth_time` stands still (Auth0).
+    /// `amr` says `mfa`, or a value that counts as a method here, only when it was proved in this very login, while
+    /// `auth_time` stands still (Auth0).
     AmrInTransaction,
     /// The issuer tells no time that can be trusted: a login was when it came back here.
     GatewayClock,

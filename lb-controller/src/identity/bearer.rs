@@ -126,6 +126,10 @@ impl Issuer {
         &self.config
     }
 
+    pub(super) fn published(&self) -> &Published {
+        &self.published
+    }
+
     /// Counts up when the issuer's keys change.
     fn version(&self) -> u64 {
         self.published.keys.version()
@@ -167,6 +171,12 @@ impl Bearers {
     /// The issuer of that name.
     pub(crate) fn issuer(&self, name: &str) -> Option<&TokenIssuer> {
         self.issuers.iter().map(|issuer| issuer.config()).find(|config| config.name == name)
+    }
+
+    /// Where people log in at the issuer of that name, as far as it is known.
+    pub(crate) fn authorization_endpoint(&self, name: &str) -> Option<String> {
+        let issuer = self.issuers.iter().find(|issuer| issuer.config.name == name)?;
+        issuer.published.metadata.at_hand()?.authorization_endpoint.clone()
     }
 
     /// Forgets every token: each is verified anew when it comes next.

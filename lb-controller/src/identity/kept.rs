@@ -113,11 +113,21 @@ impl<T: PartialEq + Send + Sync + 'static> Kept<T> {
         }
     }
 
+    /// The value, without asking for one.
+    pub(super) fn at_hand(&self) -> Option<Arc<T>> {
+        self.usable(self.clock.now()).map(|(value, _)| value)
+    }
+
     /// Asks the issuer again, unless it was asked lately; then what is there must do.
     pub(super) async fn get_anew(self: &Arc<Self>) -> Result<Arc<T>, Unavailable> {
         let now = self.clock.now();
         let outcome = self.ask(now + 1, Reason::Lacking).await;
         outcome.or_else(|unavailable| self.usable(now).map(|(value, _)| value).ok_or(unavailable))
+    }
+
+    /// How long ago it was fetched; `None`: it never was.
+    pub(super) fn age_seconds(&self) -> Option<u64> {
+        self.value.load().as_ref().map(|fetched| self.clock.now().saturating_sub(fetched.at))
     }
 
     /// Counts up when the value becomes another.

@@ -175,7 +175,7 @@ impl Provider {
             ("code_verifier", flow.verifier.clone()),
         ];
         let answer = self.post_as_client(metadata, url, form).await?;
-        if answer.status == http::StatusCode::BAD_REQUEST {
+        if answer.is_bad_request() {
             // The code was used before, has expired, or is another client's.
             return Err(LoginError::Declined(answer.parse::<ErrorResponse>(url)?.text()));
         }

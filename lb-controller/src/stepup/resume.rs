@@ -169,9 +169,9 @@ impl StepUp {
 
     fn audit_resume(&self, request: &Inbound, session: &Session, id: &RandomId, refused: Option<&Refused>) {
         let result = refused.map_or("ok", |refused| refused.name());
-        let tag = self.tags.tag(session.user());
+        self.counters.resumed(result);
         let transaction = id.to_string();
-        Event { transaction: Some(&transaction), ..self.event("resume", result, request, Some(&tag)) }.record();
+        Event { transaction: Some(&transaction), ..self.event_of("resume", result, request, Some(session)) }.record();
     }
 }
 

@@ -32,16 +32,20 @@ fn config(types: &[&str]) -> TokenIssuer {
 }
 
 fn scene(types: &[&str]) -> Scene {
+    scene_of(config(types))
+}
+
+fn scene_of(config: TokenIssuer) -> Scene {
     let (clock, fetched) = (Clock::fixed(NOW), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
     let runtime = Handle::current();
-    let mut published = Published::by("https://idp.example", &config(types).peer, &clock, &runtime).unwrap();
+    let mut published = Published::by("https://idp.example", &config.peer, &clock, &runtime).unwrap();
     let count = fetched.clone();
     published.keys = Kept::new(clock.clone(), runtime, PAUSE_SECONDS, move || {
         count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let set = json!({ "keys": [keys().0] });
         async move { Ok(KeySet::read(set.to_string().as_bytes()).unwrap()) }
     });
-    let issuer = Issuer { config: config(types), published, clock: clock.clone() };
+    let issuer = Issuer { config, published, clock: clock.clone() };
     Scene { bearers: Bearers::new(vec![Arc::new(issuer)], clock.clone()), clock, fetched }
 }
 
@@ -141,15 +145,27 @@ async fn an_access_token_is_its_issuers_word_for_this_audience_now_and_no_other_
 
 #[tokio::test]
 async fn a_token_tells_whether_a_person_stands_behind_it() {
+    let service_account = json!({"sub": "some-id", "preferred_username": "service-account-app"});
     let rows = [
-        ("a person", json!({}), Some("carol")),
-        ("a client for itself", json!({"sub": "app"}), None),
-        ("a client, as Auth0 says it", json!({"sub": "app@clients"}), None),
-        ("a client, as Entra says it", json!({"idtyp": "app"}), None),
-        ("nobody", json!({"sub": null}), None),
+        ("a person", Profile::Generic, json!({}), Some("carol")),
+        ("a client for itself", Profile::Generic, json!({"sub": "app"}), None),
+        ("a client, as Okta names it", Profile::Okta, json!({"client_id": null, "cid": "app", "sub": "app"}), None),
+        ("a client, as Auth0 says it", Profile::Auth0, json!({"sub": "app@clients"}), None),
+        ("a client, as Entra may say it", Profile::Entra, json!({"scp": "a", "idtyp": "app"}), None),
+        ("a client, as Entra always says it", Profile::Entra, json!({"roles": ["a"]}), None),
+        ("a person, as Entra says it", Profile::Entra, json!({"scp": "a"}), Some("carol")),
+        ("a client, as Keycloak says it", Profile::Keycloak, service_account, None),
+        (
+            "a person who is called so",
+            Profile::Keycloak,
+            json!({"preferred_username": "service-account-x"}),
+            Some("carol"),
+        ),
+        ("nobody", Profile::Generic, json!({"sub": null}), None),
     ];
-    for (name, changes, person) in rows {
-        let verified = scene(&["at+jwt"]).bearers.authenticate(presented(&access_token(&changes))).await.unwrap();
+    for (name, profile, changes, person) in rows {
+        let scene = scene_of(TokenIssuer { profile, ..config(&["at+jwt"]) });
+        let verified = scene.bearers.authenticate(presented(&access_token(&changes))).await.unwrap();
         assert_eq!(verified.has_user.then_some(verified.user.as_str()), person, "{name}");
         assert!(person.is_some() || verified.user == "app", "{name}");
     }
