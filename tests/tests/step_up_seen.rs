@@ -236,6 +236,9 @@ async fn the_audit_trail_tells_when_why_and_how_somebody_proved_themselves_and_s
     ensure!(verified["events"] == all.len(), "{verified}");
     std::fs::write(edge.audit_file(), trail.replacen("\"challenge\"", "\"allow\"", 1))?;
     let error = edge.command(&["audit", "verify", &file]).err().context("a changed line was not found")?.to_string();
-    ensure!(error.contains("audit.jsonl:4: event 3, before this one, is not what was written"), "{error}");
+    ensure!(
+        error.contains("audit.jsonl:4\n") && error.contains("event 3, before this one, is not what was"),
+        "{error}"
+    );
     Ok(())
 }

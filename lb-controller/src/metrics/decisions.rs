@@ -17,7 +17,7 @@ use super::requests::{SHARDS, shard_of_this_thread};
 /// of edits must end somewhere; what comes after is counted under the rule `other`.
 const MOST_SERIES: usize = 4_096;
 
-/// Reading the clock twice costs a tenth of a decision, so only one in so many is timed.
+/// Reading the clock twice costs what a rule or two do, so only one in so many is timed.
 const TIMED_ONE_IN: u32 = 64;
 
 /// Upper bounds in seconds: a decision by ten rules takes about a microsecond.

@@ -36,6 +36,7 @@ const LEVEL_OF_FILE: &[(&str, Level)] = &[
     ("bound_tokens", Level::Peers),
     ("forged_credentials", Level::Peers),
     ("hosted_providers", Level::Peers),
+    ("session_cookies", Level::Peers),
     ("step_up_seen", Level::Peers),
     ("client_certificates", Level::Peers),
     ("browser", Level::Browser),
