@@ -32,6 +32,7 @@ const honest = () => ({
   auth_time_offset_seconds: 0, // how long ago the login claims to have been, beside the truth
   id_token: {}, // claims to put over the honest ones; null takes one away
   header: {}, // likewise for the header of the ID token
+  user_info: {}, // likewise for what the user info endpoint says
   algorithm: 'ES256', // or none: unsigned, or HS256: signed with the client's secret
   authorization_response: {}, // parameters to put over those of the redirect back; null takes one away
   trouble: {}, // path, or *, to: html | slow | huge | down | error
@@ -240,6 +241,7 @@ async function lie(ctx, next) {
   await next();
   if (ctx.path === '/.well-known/openid-configuration') ctx.body = overlay(ctx.body, profile.metadata);
   if (ctx.path === '/jwks' && switches.rotate_keys) ctx.body = { keys: [nextKey.publicJwk] };
+  if (ctx.path === '/me' && ctx.body?.sub) ctx.body = overlay(ctx.body, switches.user_info);
   if (ctx.path === '/token' && ctx.body?.id_token) {
     ctx.body = { ...ctx.body, id_token: await lieAboutIdToken(ctx.body.id_token) };
   }

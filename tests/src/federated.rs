@@ -14,7 +14,8 @@ use crate::origin::Origin;
 use crate::visitor::{Answer, Visitor};
 
 /// The whole of it, running. Reading needs a session, `/transfer` a strong login, `/recent` a strong one of the last
-/// minute, `/approve` one of its own, and `/scoped` of a token two scopes.
+/// minute, `/approve` one of its own, `/staff` a group, and `/scoped` of a
+/// token two scopes.
 #[derive(Debug)]
 pub struct Federated {
     pub edge: Edge,
@@ -34,10 +35,15 @@ impl Federated {
 
     /// The same, with `more` in its configuration.
     pub async fn start_with(more: String) -> Result<Federated> {
+        Federated::start_with_token_lines("", more).await
+    }
+
+    /// The same, with lines in its entry of `tokens` too.
+    pub async fn start_with_token_lines(token_lines: &str, more: String) -> Result<Federated> {
         let acr = format!("    acr: {{'{PASSWORD_ACR}': 1, '{TWO_FACTOR_ACR}': 2}}\n");
         let introspection =
             format!("    introspection: {{client_id: {OPAQUE_CLIENT_ID}, client_secret: '{ROBOT_CLIENT_SECRET}'}}\n");
-        let tokens = ["    algorithms: [ES256]\n", &acr, &introspection].concat();
+        let tokens = ["    algorithms: [ES256]\n", &acr, &introspection, token_lines].concat();
         Federated::start_whole("generic", acr, tokens, more).await
     }
 
@@ -138,6 +144,10 @@ fn tokens(idp: &Idp, lines: &str) -> String {
 }
 
 pub const RULES: &str = "rules:
+  - id: staff
+    match: {paths: [/staff]}
+    when: '!(\"staff\" in session.groups)'
+    deny: staff only
   - id: transfer
     match: {paths: [/transfer]}
     require: {level: 2}

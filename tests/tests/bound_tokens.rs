@@ -90,6 +90,32 @@ async fn a_token_bound_to_a_key_opens_with_a_proof_for_this_request_once() -> Re
     Ok(())
 }
 
+#[tokio::test]
+async fn where_proofs_need_a_nonce_a_client_is_told_it_and_one_made_beforehand_is_of_no_use() -> Result<()> {
+    if Federated::lacking().is_some() {
+        return scene(String::new()).await.map(drop);
+    }
+    let scene = Federated::start_with_token_lines("    dpop_nonce: true\n", String::new()).await?;
+    let key = SigningKey::generate()?;
+    let token = scene.idp.access_token(&format!("client=app&account=carol&jkt={}", key.thumbprint())).await?;
+    let url = scene.edge.url("/orders");
+    let sent = async |changes: &Value| -> Result<Answer> {
+        let proof = key.proof("GET", &url, Some(&token), changes)?;
+        with_proofs(&scene, &token, "/orders", &[&proof]).await
+    };
+    let answer = sent(&json!({})).await?;
+    refused(&answer, "use_dpop_nonce").context("without a nonce")?;
+    let nonce = answer.header("dpop-nonce").to_owned();
+    ensure!(!nonce.is_empty(), "no nonce is told: {:?}", answer.headers);
+    let answer = sent(&json!({"nonce": nonce})).await?;
+    ensure!(answer.status == 200, "with it: {} {}", answer.status, answer.text());
+    refused(&sent(&json!({"nonce": "bm90IHRoZSBub25jZSBvZiBhbnkgbWludXRl"})).await?, "use_dpop_nonce")
+        .context("with another")?;
+    ensure!(scene.edge.metrics()?.value(r#"lb_tokens_refused_total{reason="use_dpop_nonce"}"#) == 2.0);
+    ensure!(scene.edge.audited("token", 0)?.is_empty(), "asking for a nonce is no event");
+    Ok(())
+}
+
 /// 401 in the scheme that would do, with the algorithms that proofs may have (RFC 9449 §7.1).
 fn refused(answer: &Answer, error: &str) -> Result<()> {
     let challenge = answer.header("www-authenticate");

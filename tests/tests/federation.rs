@@ -92,6 +92,53 @@ async fn a_provider_that_lies_gains_its_user_nothing_and_nobody_goes_in_circles(
         let again = carol.get(&callback, &[]).await?;
         ensure!(again.status == 403 && again.problem() == "login_not_begun_here", "{name}, again: {}", again.text());
     }
+    // Each is written down as what it was, and none as a proof.
+    let events = scene.edge.audited("verify", rows.len())?;
+    let results: Vec<&str> = events.iter().filter_map(|line| line["event"]["result"].as_str()).collect();
+    for (result, count) in [("unmet", 5), ("other-user", 1), ("declined", 1), ("bad-answer", rows.len() - 7)] {
+        let found = results.iter().filter(|found| **found == result).count();
+        ensure!(found == count, "{found} of {count} are {result}: {results:?}");
+    }
+    let metrics = scene.edge.metrics()?;
+    let series =
+        |result: &str, reason: &str| format!(r#"lb_verify_total{{method="idp",result="{result}",reason="{reason}"}}"#);
+    ensure!(
+        metrics.value(&series("refused", "other-user")) == 1.0 && metrics.value(&series("refused", "unmet")) == 5.0
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_an_id_token_leaves_out_is_asked_for_and_nobody_elses_answer_is_taken() -> Result<()> {
+    let Some(scene) = scene().await? else { return Ok(()) };
+    let mut carol = Visitor::default();
+    scene.idp.switch(json!({"id_token": {"groups": null}})).await?;
+    scene.log_in(&mut carol).await?;
+    let asked = || async {
+        let seen = scene.idp.seen().await?;
+        Ok::<_, anyhow::Error>(seen.iter().filter(|request| request["path"] == "/me").count())
+    };
+    ensure!(asked().await? == 1, "the groups were not asked for");
+    let answer = carol.get(&scene.edge.url("/staff"), &[]).await?;
+    ensure!(answer.status == 200, "carol is of the staff: {} {}", answer.status, answer.text());
+
+    scene.idp.switch(json!({"user_info": {"sub": "mallory"}})).await?;
+    let mut dave = Visitor::default();
+    let callback = dave.browse_until(&scene.edge.url("/"), "/.lb/callback/").await?;
+    let answer = dave.get(&callback, &[]).await?;
+    ensure!(answer.status == 403 && answer.problem() == "other_user", "{} {}", answer.status, answer.text());
+
+    scene.idp.reset().await?;
+    scene.idp.switch(json!({"id_token": {"groups": null}, "trouble": {"/me": "html"}})).await?;
+    let mut dave = Visitor::default();
+    let callback = dave.browse_until(&scene.edge.url("/"), "/.lb/callback/").await?;
+    let answer = dave.get(&callback, &[]).await?;
+    ensure!(answer.status == 503 && answer.problem() == "idp_unavailable", "{} {}", answer.status, answer.text());
+    // Who has all of it in the ID token costs no question.
+    scene.idp.reset().await?;
+    let before = asked().await?;
+    scene.log_in(&mut Visitor::default()).await?;
+    ensure!(asked().await? == before, "it was asked for what was there");
     Ok(())
 }
 

@@ -166,6 +166,8 @@ pub struct TokenIssuer {
     pub types: Vec<String>,
     pub claims: ClaimNames,
     pub assurance: Assurance,
+    /// DPoP proofs must hold a nonce of this gateway (RFC 9449 §9).
+    pub dpop_nonce: bool,
     /// For tokens that only the issuer can read (RFC 7662); `None`: such are refused.
     pub introspection: Option<IntrospectionClient>,
     pub peer: PeerConfig,

@@ -127,6 +127,14 @@ impl HttpClient {
         self.send(url, request).await
     }
 
+    /// With an access token of the issuer's own.
+    pub(super) async fn get_with_token(&self, url: &str, token: &str) -> Result<Answer, Unavailable> {
+        let request = Request::get(url)
+            .header(header::ACCEPT, "application/json")
+            .header(header::AUTHORIZATION, format!("Bearer {token}"));
+        self.send(url, request.body(Full::default())).await
+    }
+
     /// Posts a form; `authorization` goes along when the client proves itself by it.
     pub(super) async fn post(
         &self,

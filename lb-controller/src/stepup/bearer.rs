@@ -120,17 +120,28 @@ impl StepUp {
             TokenRefused::Invalid(bad) => ("invalid_token", bad.to_string()),
             TokenRefused::Proof(bad) => ("invalid_dpop_proof", bad.to_string()),
             TokenRefused::BoundToKey => ("invalid_token", refused.to_string()),
+            TokenRefused::NonceWanted(_) => ("use_dpop_nonce", refused.to_string()),
         };
         let scheme = if *refused == TokenRefused::BoundToKey { Scheme::Dpop } else { scheme };
         self.counters.token_refused(error);
-        self.event("token", error, request, None).record();
+        // Asking for a nonce is part of a good client's way.
+        if !matches!(refused, TokenRefused::NonceWanted(_)) {
+            self.event("token", error, request, None).record();
+        }
         let rejection = Rejection {
             status: StatusCode::UNAUTHORIZED,
             problem: error,
             title: "The token is not accepted",
             detail: &format!("Why: {why}."),
         };
-        with_challenge(rejection.answer(request), challenge(scheme, &[("error", error), ("error_description", &why)]))
+        let text = challenge(scheme, &[("error", error), ("error_description", &why)]);
+        let mut answer = with_challenge(rejection.answer(request), text);
+        if let TokenRefused::NonceWanted(nonce) = refused
+            && let Ok(nonce) = HeaderValue::try_from(nonce)
+        {
+            answer.headers_mut().insert("dpop-nonce", nonce);
+        }
+        answer
     }
 
     /// The route wants scopes that the credential does not have. A cookie's session has none, and needs none.

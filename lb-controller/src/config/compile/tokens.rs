@@ -57,6 +57,7 @@ fn issuer(node: &Node, names: &mut Names, folder: &Path, problems: &Problems) ->
         types,
         claims: claim_names(&section, profile),
         assurance: assurance(&section, profile),
+        dpop_nonce: section.value("dpop_nonce", values::boolean).unwrap_or(false),
         introspection: introspection(&section, folder),
         peer: peer(&section, folder),
         profile,

@@ -26,6 +26,7 @@ fn config(types: &[&str]) -> TokenIssuer {
         types: types.iter().map(|kind| (*kind).to_owned()).collect(),
         claims: Profile::Generic.default_claims(),
         assurance: Assurance { acr: vec![("gold".into(), Level(2))], amr: Vec::new() },
+        dpop_nonce: false,
         introspection: None,
         peer: PeerConfig::testing(),
     }
@@ -294,6 +295,23 @@ async fn a_token_bound_to_a_key_counts_with_a_fresh_proof_for_this_request_once(
             assert_eq!(again, bad(BadToken::Replayed), "{name}, again");
         }
     }
+    let wants_nonces = scene_of(TokenIssuer { dpop_nonce: true, ..config(&["at+jwt"]) });
+    let nonced = async |nonce: &str, id: &str| {
+        let mut claims = proof_claims(&bound);
+        (claims["nonce"], claims["jti"]) = (nonce.into(), id.into());
+        claims["iat"] = wants_nonces.clock.now().into();
+        let proof = sign(&header, &claims);
+        let presented = Presented { scheme: Scheme::Dpop, proof: Some(&proof), ..presented(&bound) };
+        wants_nonces.bearers.authenticate(presented).await.map(drop)
+    };
+    let Err(TokenRefused::NonceWanted(nonce)) = nonced("", "1").await else { panic!("no nonce is asked for") };
+    assert_eq!(nonced("x", "2").await, Err(TokenRefused::NonceWanted(nonce.clone())));
+    assert_eq!(nonced(&nonce, "3").await, Ok(()));
+    assert_eq!(nonced(&nonce, "3").await, bad(BadToken::Replayed));
+    wants_nonces.clock.set(NOW + 60);
+    assert_eq!(nonced(&nonce, "4").await, Ok(()), "in the minute after");
+    wants_nonces.clock.set(NOW + 120);
+    assert!(matches!(nonced(&nonce, "5").await, Err(TokenRefused::NonceWanted(other)) if other != nonce));
     let as_bearer = scene(&["at+jwt"]).bearers.authenticate(presented(&bound)).await.map(drop);
     assert_eq!(as_bearer, Err(TokenRefused::BoundToKey));
 }
