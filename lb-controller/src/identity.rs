@@ -5,6 +5,7 @@
 
 mod api_keys;
 mod bearer;
+mod client_key;
 mod flow;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -65,6 +66,10 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
     let tokens = config.tokens.iter().map(|issuer| (&issuer.name, &issuer.peer));
     for (name, peer) in providers.chain(tokens) {
         http::authorities(peer).with_context(|| format!("the issuer {name}"))?;
+    }
+    for provider in &config.identity_providers {
+        let key = provider.client_key.as_ref().map(client_key::ClientKey::read).transpose();
+        key.with_context(|| format!("the identity provider {}", provider.name))?;
     }
     Ok(())
 }
@@ -156,6 +161,7 @@ pub(crate) fn testing_provider(profile: crate::config::Profile) -> crate::config
         client_id: "lb".to_owned(),
         client_secret: Some(Secret::new("secret".to_owned())),
         client_authentication: None,
+        client_key: None,
         scopes: vec!["openid".to_owned()],
         claims: profile.default_claims(),
         assurance: Assurance { acr: vec![("silver".into(), Level(1)), ("gold".into(), Level(2))], amr: Vec::new() },

@@ -12,12 +12,15 @@ use rcgen::{CertificateParams, DnType, KeyPair};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::signing_key::jwk_of;
 use crate::visitor::{Answer, Visitor};
 
 /// A browser must see another site than the edge, which is at 127.0.0.1.
 const HOST: &str = "localhost";
 pub const CLIENT_ID: &str = "lb";
 pub const CLIENT_SECRET: &str = "the edge secret, with a colon : and 64 characters of entropy";
+/// This one is known by its key, and has no secret.
+pub const KEY_CLIENT_ID: &str = "lb-with-a-key";
 pub const ROBOT_CLIENT_ID: &str = "robot";
 /// Only the provider can read the tokens of this one.
 pub const OPAQUE_CLIENT_ID: &str = "opaque-robot";
@@ -67,8 +70,12 @@ impl Idp {
         let (certificate, key) = certificate()?;
         std::fs::write(folder.path().join("ca.pem"), &certificate)?;
         let server = concat!(env!("CARGO_MANIFEST_DIR"), "/idp/server.mjs");
+        let client_key = KeyPair::generate()?;
+        std::fs::write(folder.path().join("client-key.pem"), client_key.serialize_pem())?;
         let mut settings = settings(edge, port, name, &certificate, &key);
         settings["profile"] = profile.into();
+        let keyed = keyed_client(edge, name, jwk_of(client_key.public_key_raw()));
+        settings["clients"].as_array_mut().context("there are clients")?.push(keyed);
         let log = std::fs::File::create(folder.path().join("log"))?;
         let mut process = Command::new(node)
             .args([server, &settings.to_string()])
@@ -93,6 +100,11 @@ impl Idp {
     /// The authority that its certificate comes from.
     pub fn ca(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
+    }
+
+    /// The private key of the client that has one.
+    pub fn client_key(&self) -> PathBuf {
+        self.folder.path().join("client-key.pem")
     }
 
     /// Changes what it does from now on; see `honest` in server.mjs.
@@ -184,6 +196,15 @@ fn settings(edge: SocketAddr, port: u16, name: &str, certificate: &str, key: &st
             robot(OPAQUE_CLIENT_ID),
             bound_robot(CERTIFICATE_CLIENT_ID),
         ],
+    })
+}
+
+fn keyed_client(edge: SocketAddr, name: &str, jwk: Value) -> Value {
+    json!({
+        "client_id": KEY_CLIENT_ID, "token_endpoint_auth_method": "private_key_jwt",
+        "token_endpoint_auth_signing_alg": "ES256", "jwks": {"keys": [jwk]},
+        "grant_types": ["authorization_code"], "response_types": ["code"],
+        "redirect_uris": [format!("https://{edge}/.lb/callback/{name}")],
     })
 }
 

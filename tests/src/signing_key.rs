@@ -22,9 +22,7 @@ impl SigningKey {
 
     /// The public key (RFC 7518 §6.2).
     pub fn jwk(&self) -> Value {
-        // An uncompressed point: the byte 4, then both coordinates (SEC 1 §2.3.3).
-        let (x, y) = self.0.public_key().as_ref()[1..].split_at(32);
-        json!({"kty": "EC", "crv": "P-256", "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)})
+        jwk_of(self.0.public_key().as_ref())
     }
 
     /// RFC 7638, in base64url: what a token says that is bound to this key.
@@ -55,6 +53,12 @@ impl SigningKey {
         }
         self.sign(&json!({"typ": "dpop+jwt", "jwk": self.jwk()}), &changed(claims, changes))
     }
+}
+
+/// A public key on P-256, of its uncompressed point: the byte 4, then both coordinates (SEC 1 §2.3.3).
+pub fn jwk_of(point: &[u8]) -> Value {
+    let (x, y) = point[1..].split_at(32);
+    json!({"kty": "EC", "crv": "P-256", "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)})
 }
 
 /// `claims` with others over them; null takes one away.

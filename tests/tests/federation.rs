@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use lb_tests::edge::{Edge, free_address, service};
 use lb_tests::federated::{Federated, RULES, origin, provider_entry};
-use lb_tests::idp::{Idp, PASSWORD_ACR};
+use lb_tests::idp::{CLIENT_ID, CLIENT_SECRET, Idp, KEY_CLIENT_ID, PASSWORD_ACR};
 use lb_tests::visitor::{NAVIGATION, Visitor};
 use serde_json::{Value, json};
 
@@ -287,6 +287,42 @@ async fn the_first_provider_that_answers_is_used_and_none_at_all_is_no_way_in() 
     ensure!(answer.status == 503 && answer.problem() == "idp_unavailable", "{} {}", answer.status, answer.text());
     let answer = Visitor::default().get(&edge.url("/orders"), &[]).await?;
     ensure!(answer.status == 401, "{}", answer.status);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_edge_proves_who_it_is_by_a_key_that_the_provider_does_not_have() -> Result<()> {
+    if Federated::lacking().is_some() {
+        return scene().await.map(drop);
+    }
+    let (_origin, backend) = origin().await?;
+    let address = free_address()?;
+    let (edge, idp) = tokio::task::spawn_blocking(move || -> Result<_> {
+        let idp = Idp::start(address)?;
+        let own = format!("client_id: {KEY_CLIENT_ID}\n    client_key_file: {}\n", idp.client_key().display());
+        let secret = format!("client_id: {CLIENT_ID}\n    client_secret: '{CLIENT_SECRET}'\n");
+        let provider = provider_entry("corp", &idp);
+        ensure!(provider.contains(&secret), "{provider}");
+        let text =
+            [&service(address, backend), "identity_providers:\n", &provider.replace(&secret, &own), RULES].concat();
+        Ok((Edge::start_at(address, &text)?, idp))
+    })
+    .await??;
+    // The request is pushed, the code traded, and each time with an assertion of its own.
+    let mut carol = Visitor::default();
+    carol.browse(&edge.url("/hello")).await?;
+    let (answer, at) = carol.browse(&edge.url("/transfer")).await?;
+    ensure!(
+        answer.status == 200 && at == edge.url("/transfer"),
+        "{at}: {} {}\n{}",
+        answer.status,
+        answer.text(),
+        edge.log()
+    );
+    let seen = idp.seen().await?;
+    let posts: Vec<_> =
+        seen.iter().filter(|request| request["method"] == "POST").map(|request| &request["path"]).collect();
+    ensure!(posts == ["/request", "/token", "/request", "/token"], "{posts:?}");
     Ok(())
 }
 

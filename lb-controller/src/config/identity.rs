@@ -24,6 +24,8 @@ pub struct IdentityProvider {
     /// `None`: a public client, whose only proof is PKCE.
     pub client_secret: Option<Secret>,
     pub client_authentication: Option<ClientAuthentication>,
+    /// Instead of a secret.
+    pub client_key: Option<ClientKeyConfig>,
     pub scopes: Vec<String>,
     pub claims: ClaimNames,
     pub assurance: Assurance,
@@ -119,6 +121,16 @@ pub enum Freshness {
 pub enum ClientAuthentication {
     Basic,
     Post,
+}
+
+/// The private key that proves to an issuer that this gateway is the client (`private_key_jwt`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientKeyConfig {
+    pub file: PathBuf,
+    /// What the file held when the configuration was read.
+    pub pem: Secret,
+    /// How the issuer names the key; `None`: it knows one key of this client.
+    pub id: Option<String>,
 }
 
 /// A secret of the configuration. It is never shown.

@@ -7,6 +7,7 @@ use lb_policy::Level;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::client_key::ASSERTION_TYPE;
 use super::flow::{Ask, Flow};
 use super::http::Unavailable;
 use super::jwt::{BadToken, Claims, Unverified};
@@ -239,6 +240,11 @@ impl Provider {
         };
         if !form.iter().any(|(name, _)| *name == "client_id") {
             form.push(("client_id", client_id.clone()));
+        }
+        if let Some(key) = &self.client_key {
+            let audience = if self.config.profile.asserts_to_endpoint() { url } else { &self.config.issuer };
+            form.push(("client_assertion_type", ASSERTION_TYPE.to_owned()));
+            form.push(("client_assertion", key.assertion(client_id, audience, self.clock.now())));
         }
         if let (Some(secret), true) = (client_secret, in_form) {
             form.push(("client_secret", secret.reveal().to_owned()));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
+use super::client_key::ClientKey;
 use super::http::HttpClient;
 use super::kept::Kept;
 use super::key_set::KeySet;
@@ -47,6 +48,7 @@ impl Published {
 /// An identity provider of the configuration.
 pub(crate) struct Provider {
     pub(super) config: IdentityProvider,
+    pub(super) client_key: Option<ClientKey>,
     pub(super) clock: Clock,
     pub(super) http: Arc<HttpClient>,
     pub(super) metadata: Arc<Kept<Metadata>>,
@@ -56,7 +58,8 @@ pub(crate) struct Provider {
 impl Provider {
     pub(super) fn new(config: &IdentityProvider, clock: &Clock, runtime: &Handle) -> anyhow::Result<Provider> {
         let Published { http, metadata, keys } = Published::by(&config.issuer, &config.peer, clock, runtime)?;
-        Ok(Provider { config: config.clone(), clock: clock.clone(), http, metadata, keys })
+        let client_key = config.client_key.as_ref().map(ClientKey::read).transpose()?;
+        Ok(Provider { config: config.clone(), client_key, clock: clock.clone(), http, metadata, keys })
     }
 
     pub(crate) fn config(&self) -> &IdentityProvider {

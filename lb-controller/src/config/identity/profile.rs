@@ -138,6 +138,11 @@ impl Profile {
         self.habits().access_token_types.iter().copied()
     }
 
+    /// Whether what proves who the client is must be for the very URL that it is sent to, and not for the issuer.
+    pub fn asserts_to_endpoint(self) -> bool {
+        self == Profile::Okta
+    }
+
     /// It knows no `acr_values`: the wish goes into the `claims` parameter alone.
     pub fn asks_by_claim_only(self) -> bool {
         self.habits().asks_by_claim_only
