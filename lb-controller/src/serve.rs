@@ -93,7 +93,7 @@ async fn answer(
     route::check_certificate(route, &request)?;
     edge.step_up.scope_check(&request, session, &route.scopes)?;
     edge.step_up.csrf_check(config, &request, session)?;
-    let (request, proved) = edge.step_up.resume(&visit, request, session).await?;
+    let (request, resumed) = edge.step_up.resume(&visit, request, session).await?;
     let (request, body) = facts::read_body(&config.rules, &edge.body_memory, request, session).await?;
 
     let parameters = facts::parameters(&config.rules, &request);
@@ -101,9 +101,21 @@ async fn answer(
     let request_facts = facts::request_facts(&request, &parameters);
     let observed = edge.signals.observe(&snapshot.sources, &config.rules, &request_facts, &sender, now);
     let provable = edge.step_up.provable(config, session);
-    let who = facts::Who { session, proved_for_this_request: &proved, provable: &provable };
+    let who = facts::Who { session, proved_for_this_request: &resumed.proved, provable: &provable };
     let findings = facts::Findings { body: &body, parameters: &parameters, observed: &observed };
-    let judged = Judged { visit, snapshot, route, who, findings: &findings, credential: &credential, sender: &sender };
+    let mut judged = Judged {
+        visit,
+        snapshot,
+        route,
+        who,
+        approved: resumed.approved.as_ref(),
+        findings: &findings,
+        credential: &credential,
+        sender: &sender,
+    };
+    if !resumed.covers(|| config.rules.shown(&judged.facts(now, &request))) {
+        judged = judged.without_approval();
+    }
     let facts = judged.facts(now, &request);
     let decision = config.rules.decide(&facts);
     record.set_decision(&decision);

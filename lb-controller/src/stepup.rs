@@ -9,6 +9,7 @@ mod assertion;
 mod bearer;
 mod blocking;
 mod body;
+mod bound;
 mod challenge;
 mod check;
 mod client_kind;
@@ -37,6 +38,7 @@ mod seal;
 mod self_service;
 mod send_code;
 mod session;
+mod shown;
 mod terms;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -56,7 +58,7 @@ use http::{HeaderValue, StatusCode};
 use lb_policy::{Denial, Method, ProvableFactor, ProvableFactors};
 
 use self::account::{Account, AccountId};
-use self::assertion::Signer;
+use self::assertion::{Said, Signer};
 pub use self::bearer::Credential;
 use self::blocking::Blocking;
 use self::cookies::{Found, Keep};
@@ -67,6 +69,7 @@ use self::factor::services::CurrentServices;
 use self::factor::{Owner, Tools};
 use self::pages::Rejection;
 use self::parking::ParkingLot;
+pub use self::resume::{ApprovedAction, Resumed};
 use self::revocation::Revocations;
 use self::seal::{Purpose, Sealer};
 use self::self_service::{Enrolling, Permissions};
@@ -302,9 +305,18 @@ impl StepUp {
         Some(all)
     }
 
-    /// The value of `Lb-Assertion` for a request that goes to `audience`, the pool.
-    pub fn assertion(&self, config: &Config, session: &Session, request: &Inbound, audience: &str) -> HeaderValue {
-        self.signer.sign(session, &config.step_up.levels, request, audience, self.clock.now())
+    /// The value of `Lb-Assertion` for a request that goes to `audience`, the pool. `approved`: its user approved exactly
+    /// this request.
+    pub fn assertion(
+        &self,
+        config: &Config,
+        session: &Session,
+        approved: Option<&ApprovedAction>,
+        request: &Inbound,
+        audience: &str,
+    ) -> HeaderValue {
+        let said = Said { session, levels: &config.step_up.levels, approved, request, audience };
+        self.signer.sign(&said, self.clock.now())
     }
 
     /// Forgets what is over and rotates keys that are due. Call it every minute, off the worker threads: it writes to disk.

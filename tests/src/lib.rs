@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod assertion;
+pub mod authenticator;
 pub mod browser;
 pub mod client;
 pub mod driver;
@@ -22,6 +24,7 @@ pub mod origin;
 pub mod packet;
 pub mod program;
 pub mod running;
+pub mod site;
 pub mod stage;
 pub mod steady;
 pub mod veth;

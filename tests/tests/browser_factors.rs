@@ -5,10 +5,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use lb_tests::assertion;
 use lb_tests::browser::Browser;
 use lb_tests::edge::{Edge, PASSWORD, USER, alice, free_address, service};
 use lb_tests::mail_sink::MailSink;
 use lb_tests::origin::Origin;
+use lb_tests::visitor::Visitor;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
@@ -115,6 +117,35 @@ async fn a_passkey_is_added_with_a_token_and_then_confirms_a_refund() -> Result<
     let enrolled = scene.enrolled()?;
     ensure!(enrolled[0]["method"] == "webauthn" && enrolled[0]["last_used_at"].is_u64(), "{enrolled}");
     ensure!(scene.edge.log().contains("\"factor\":\"webauthn\"") || scene.edge.log().contains("factor=\"webauthn\""));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_passkey_approves_the_amount_that_the_page_shows_and_the_backend_can_tell() -> Result<()> {
+    let require = "{methods: [webauthn], per_action: true, show: [amount]}";
+    let Some(scene) = Scene::start(require).await? else { return Ok(()) };
+    let browser = &scene.browser;
+    browser.add_authenticator().await?;
+    scene.log_in().await?;
+    scene.open_own_factors().await?;
+    browser.open(&scene.url("/.lb/factors/add/webauthn")).await?;
+    scene.press("#passkey button").await?;
+    browser.find("section h2").await?;
+
+    scene.ask_for_refund().await?;
+    let shown = browser.text(&browser.find("dl").await?).await?;
+    ensure!(shown.split_whitespace().collect::<Vec<_>>() == ["amount", "900.00"], "the page shows {shown:?}");
+    ensure!(scene.origin.refunds() == 0, "the refund reached the backend before it was approved");
+    scene.press("#passkey button").await?;
+    scene.refund_went_through().await?;
+
+    let received = scene.origin.received().pop().context("nothing reached the backend")?;
+    ensure!(received.body == "amount=900.00", "{:?}", received.body);
+    let token = received.headers.get("lb-assertion").context("no assertion")?.to_str()?.to_owned();
+    let keys = Visitor::default().get(&scene.url("/.lb/jwks.json"), &[]).await?.json()?;
+    let claims = assertion::verify(&token, &keys)?;
+    ensure!(claims["facts"] == serde_json::json!({"amount": "900.00"}), "{claims}");
+    ensure!(claims["bh"].is_string() && claims["txn"].is_string(), "{claims}");
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use crate::level::{Level, Method};
 use crate::limit::{Limit, WithinLimits};
 use crate::requirement::Proofs;
 use crate::rule::{Judgement, Rule, RuleSet};
+use crate::shown::{ShownFact, shown_by};
 
 /// Leave to forward one request. Only [`crate::RuleSet::decide`] makes one, and forwarding consumes it, so forwarding
 /// without a decision does not compile.
@@ -56,6 +57,8 @@ pub struct Challenge {
     /// The smallest sets of methods that this user has whose proof now would meet all of them, the fewest methods first.
     /// Empty: nothing the user has would.
     pub ways: Vec<Vec<Method>>,
+    /// What those rules show of the request, in order of name.
+    pub shown: Vec<ShownFact>,
 }
 
 impl Challenge {
@@ -189,6 +192,7 @@ impl<'r, 'f> Tally<'r, 'f> {
                 .iter()
                 .map(|(rule, requirement)| (rule.about.id.clone(), (*requirement).clone()))
                 .collect(),
+            shown: shown_by(&self.unmet.iter().map(|(rule, _)| *rule).collect::<Vec<_>>(), facts),
         })
     }
 }
@@ -199,6 +203,7 @@ pub fn challenge_for(facts: &Facts<'_>, rule: &str, requirement: Requirement) ->
     (!proofs.meet(&requirement)).then(|| Challenge {
         ways: proofs.ways_to_meet(&[&requirement], &facts.provable.provable()),
         unmet: alloc::vec![(rule.into(), requirement)],
+        shown: Vec::new(),
     })
 }
 

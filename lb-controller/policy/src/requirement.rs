@@ -123,7 +123,7 @@ pub fn challenge_unless_met(
         return None;
     }
     let ways = proofs.ways_to_meet(&[&requirement], provable);
-    Some(Challenge { unmet: vec![(name.into(), requirement)], ways })
+    Some(Challenge { unmet: vec![(name.into(), requirement)], ways, shown: Vec::new() })
 }
 
 impl<'a> Choice<'a> {

@@ -12,6 +12,7 @@ use crate::decide::Requirement;
 use crate::facts::{Facts, RequestFacts};
 use crate::level::Levels;
 use crate::limit::{Limit, LimitSource};
+use crate::shown::Shown;
 use crate::vocabulary::Vocabulary;
 
 mod compile;
@@ -112,6 +113,8 @@ pub struct RequireSource {
     /// 0 means `per_action`.
     pub max_age_seconds: Option<u64>,
     pub per_action: bool,
+    /// Names of facts of the rule's [`BodySource`] that people are shown before they approve. Only with `per_action`.
+    pub show: Vec<String>,
 }
 
 /// What becomes of a rule whose condition hangs on a fact that the request lacks.
@@ -151,6 +154,8 @@ pub(crate) struct About {
     pub(crate) id: Arc<str>,
     pub(crate) matcher: Matcher,
     pub(crate) body: Option<BodyRead>,
+    /// What of the body people are shown before they approve.
+    pub(crate) shown: Vec<Shown>,
 }
 
 #[derive(Debug)]

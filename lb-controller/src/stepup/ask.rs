@@ -13,6 +13,7 @@ use super::pages::{self, AnswerForm, ChallengePage, Forms, Nonce, html};
 use super::prove::refused_answer;
 use super::random_id::RandomId;
 use super::session::Session;
+use super::shown;
 use super::terms::{in_words, is_per_action, with_terms};
 use super::transaction::{OnwardKind, Refused, View};
 use crate::config::Config;
@@ -68,7 +69,7 @@ impl StepUp {
     fn material(&self, asked: Asked<'_>, factor: &Factor) -> Option<Material> {
         let Asked { config, session, view, .. } = asked;
         let account = Account::of(config, session.account())?;
-        let approval = || view.approval(session.user()).text();
+        let approval = || view.approval(session.user());
         Some(match factor.input.shape {
             Shape::Typed(_) => Material::Typed,
             Shape::Sent(_) => {
@@ -78,10 +79,10 @@ impl StepUp {
             Shape::Passkey => {
                 let party = config.factors.passkey.as_ref()?;
                 let credentials = self.credentials(&account.id);
-                let challenge = Challenge::committing_to(&approval());
+                let challenge = Challenge::of_commitment(approval().commitment());
                 Material::Passkey { options: passkey::request_options(party, &challenge, &credentials) }
             }
-            Shape::Signature => Material::Signature { text: approval() },
+            Shape::Signature => Material::Signature { text: approval().text() },
             Shape::Work => {
                 let aim = self.aim(asked.request, session, asked.id, view);
                 let (puzzle, bits) = self.tools.work.puzzle(aim.scope(), self.clock.now());
@@ -118,7 +119,9 @@ fn page(
         host: &request.authority,
         user: session.user(),
         method: view.request.method.as_str(),
-        path: path_of(&view.request.target),
+        // Of what is approved as it stands all is shown.
+        path: if view.is_per_action() { &view.request.target } else { path_of(&view.request.target) },
+        facts: &view.shown.iter().map(shown::for_page).collect::<Vec<_>>(),
         why: &why(view),
         action: &format!("/.lb/challenge/{id}"),
         name: factor.method.name(),
@@ -184,13 +187,17 @@ fn described(asked: Asked<'_>, factor: &Factor, material: Material) -> Value {
             ask["captcha_page"] = json!(captcha);
         }
     }
-    json!({
+    let mut described = json!({
         "missing": names(&asked.view.missing),
         "instead": names(&asked.view.instead),
         "tries_left": asked.view.tries_left,
         "expires_at": asked.view.expires_at,
         "ask": ask,
-    })
+    });
+    if !asked.view.shown.is_empty() {
+        described["facts"] = shown::as_json(&asked.view.shown);
+    }
+    described
 }
 
 fn label<'a>(config: &'a Config, input: &'a Input) -> &'a str {

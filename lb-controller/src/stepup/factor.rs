@@ -33,6 +33,7 @@ use lb_common::Source;
 use lb_policy::{Method, ProvedFactor, Strength, UnixSeconds};
 use zeroize::Zeroizing;
 
+use self::approval::Approved;
 use self::keyed_hash::KeyedHash;
 use self::proof_of_work::{ProofOfWork, Scope};
 use self::sent_code::SentCodes;
@@ -201,8 +202,8 @@ pub(super) struct Aim {
     pub(super) transaction: RandomId,
     /// Of the transaction's cookie.
     pub(super) browser: [u8; 32],
-    /// The text that says what is approved; see [`approval`].
-    pub(super) approval: String,
+    /// What is approved; see [`approval`].
+    pub(super) approval: Approved,
     pub(super) client: IpAddr,
     pub(super) host: String,
     pub(super) path: String,

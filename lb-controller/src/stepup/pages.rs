@@ -49,6 +49,8 @@ pub(super) struct ChallengePage<'a> {
     pub(super) user: &'a str,
     pub(super) method: &'a str,
     pub(super) path: &'a str,
+    /// Names and values of what is approved.
+    pub(super) facts: &'a [(&'a str, String)],
     pub(super) why: &'a str,
     pub(super) action: &'a str,
     /// Of the method, as rules call it.

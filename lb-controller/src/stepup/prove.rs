@@ -126,7 +126,7 @@ impl StepUp {
         Aim {
             transaction: *id,
             browser: view.secret_hash,
-            approval: view.approval(session.user()).text(),
+            approval: view.approval(session.user()).both_forms(),
             client: request.client.address,
             host: request.host.clone(),
             path: path_of(&view.request.target).to_owned(),

@@ -34,6 +34,11 @@ const LEVEL_OF_FILE: &[(&str, Level)] = &[
     ("federation", Level::Peers),
     ("bearer", Level::Peers),
     ("client_certificates", Level::Peers),
+    ("approvals", Level::Peers),
+    ("proof_of_work", Level::Peers),
+    ("factors", Level::Peers),
+    ("attacks", Level::Peers),
+    ("actions", Level::Peers),
     ("browser", Level::Browser),
 ];
 
@@ -57,7 +62,7 @@ impl Level {
             Level::Tables => "functions, and servers on loopback",
             Level::Programs => "packet in, verdict, counters and packet out, in the kernel's own runner",
             Level::Namespaces => "real packets between network namespaces",
-            Level::Peers => "the whole program beside other people's: an identity provider",
+            Level::Peers => "the whole program over HTTP, beside other people's: an identity provider, a mail server",
             Level::Browser => "a headless Chromium",
             Level::Scene => "the demo, driven unattended",
         }

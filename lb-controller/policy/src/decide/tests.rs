@@ -52,7 +52,7 @@ fn rule(id: &str, path: &str, outcome: OutcomeSource) -> RuleSource {
 
 fn require(level: Option<u64>, methods: &[&str], max_age_seconds: Option<u64>, per_action: bool) -> OutcomeSource {
     let methods = methods.iter().map(ToString::to_string).collect();
-    OutcomeSource::Require(RequireSource { level, methods, max_age_seconds, per_action })
+    OutcomeSource::Require(RequireSource { level, methods, max_age_seconds, per_action, show: Vec::new() })
 }
 
 fn deny(reason: &str) -> OutcomeSource {

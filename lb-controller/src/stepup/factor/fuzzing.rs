@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use lb_common::Source;
+use lb_policy::{BodyFactKind, ShownFact};
 use serde_json::json;
 
 use super::approval::Approval;
@@ -84,7 +85,8 @@ pub fn a_solution_needs_our_puzzle(bytes: &[u8]) {
     // One guess in a quarter of a million is right, whoever makes it.
     let outcome = WORK.check(scope, &format!("{puzzle}:{text}"), 0);
     assert!(outcome.is_err() || text.bytes().all(|byte| byte.is_ascii_digit()));
-    let facts = [("amount".to_owned(), text.to_string())];
+    let (name, value) = ("amount".to_owned(), Some(text.to_string()));
+    let facts = [ShownFact { name, kind: BodyFactKind::Text, value }];
     let approval = Approval {
         user: &text,
         authority: "shop.example",

@@ -170,7 +170,8 @@ impl Visitor {
         request: Inbound,
     ) -> Result<(Inbound, Vec<ProvedFactor>), OwnResponse> {
         let session = bench.session_of(&request);
-        bench.step_up.resume(&bench.visit(), request, session.as_ref()).await
+        let resumed = bench.step_up.resume(&bench.visit(), request, session.as_ref()).await;
+        resumed.map(|(request, resumed)| (request, resumed.proved))
     }
 }
 
@@ -179,13 +180,13 @@ pub(super) const REFUND: &str = r#"{"amount": 900.00}"#;
 /// "Level 2, not older than five minutes", as for the refund of the demo.
 pub(super) fn level_two() -> Challenge {
     let requirement = Requirement { level: Some(Level(2)), max_age_seconds: Some(300), ..Requirement::default() };
-    Challenge { unmet: vec![("refund-over-limit".into(), requirement)], ways: vec![vec![Method::Totp]] }
+    Challenge { unmet: vec![("refund-over-limit".into(), requirement)], ways: vec![vec![Method::Totp]], shown: vec![] }
 }
 
 /// "A code for exactly this".
 pub(super) fn per_action() -> Challenge {
     let requirement = Requirement { methods: vec![Method::Totp], per_action: true, ..Requirement::default() };
-    Challenge { unmet: vec![("each-refund".into(), requirement)], ways: vec![vec![Method::Totp]] }
+    Challenge { unmet: vec![("each-refund".into(), requirement)], ways: vec![vec![Method::Totp]], shown: vec![] }
 }
 
 pub(super) async fn text(response: OwnResponse) -> String {
