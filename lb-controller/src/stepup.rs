@@ -47,6 +47,7 @@ mod tests;
 mod throttle;
 mod transaction;
 mod user_tag;
+mod work;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -55,7 +56,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use http::{HeaderValue, StatusCode};
-use lb_policy::{Denial, Method, ProvableFactor, ProvableFactors};
+use lb_policy::{Denial, Method, ProvableFactor, ProvableFactors, Strength, ThreatLevel};
 
 use self::account::{Account, AccountId};
 use self::assertion::{Said, Signer};
@@ -118,6 +119,7 @@ pub struct Visit<'a> {
     pub config: &'a Config,
     pub joint: &'a Joint,
     pub identities: &'a Identities,
+    pub threat: ThreatLevel,
 }
 
 /// How long a tunnel may outlive its login.
@@ -141,7 +143,11 @@ pub struct Provable<'a> {
 
 impl ProvableFactors for Provable<'_> {
     fn provable(&self) -> Vec<ProvableFactor> {
-        self.session.and_then(|session| self.step_up.provable_by(self.config, session)).unwrap_or_default()
+        match self.session {
+            Some(session) => self.step_up.provable_by(self.config, session).unwrap_or_default(),
+            // Work takes nobody in particular.
+            None => vec![ProvableFactor { method: Method::ProofOfWork, strength: Strength::Ordinary }],
+        }
     }
 }
 

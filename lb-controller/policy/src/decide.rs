@@ -92,7 +92,31 @@ pub struct Denial {
     pub revoked_by: Option<Arc<str>>,
 }
 
+impl Requirement {
+    /// Work will do, and that takes nobody in particular: it is asked of visitors who are not logged in, too.
+    pub(crate) fn is_for_anybody(&self) -> bool {
+        self.level.is_none() && !self.per_action && self.methods.contains(&Method::ProofOfWork)
+    }
+}
+
 impl RuleSet {
+    /// What whoever sends this request must do before even a login: the puzzles that rules ask for. Everything else that
+    /// they say is left aside. `None`: nothing, or it is done.
+    pub fn work_due(&self, facts: &Facts<'_>) -> Option<Challenge> {
+        if !self.asks_for_work() {
+            return None;
+        }
+        let mut tally = Tally::new(Proofs::of(facts));
+        self.for_each_candidate(&facts.request, &mut |rule| {
+            if let judgement @ Judgement::Requires(requirement) = rule.judge(facts)
+                && requirement.is_for_anybody()
+            {
+                tally.add(rule, judgement);
+            }
+        });
+        (!tally.unmet.is_empty()).then(|| tally.challenge(facts))
+    }
+
     /// Judges one request. The order of the rules never matters: a denial outweighs everything, then what a rule takes
     /// away is taken, then somebody must be logged in where that is needed, then all requirements of all rules that apply
     /// must be met, and at last all limits must have room.
@@ -147,7 +171,7 @@ impl<'r, 'f> Tally<'r, 'f> {
             Judgement::WantsNewApiKey => self.api_key_revoked = least(self.api_key_revoked),
             Judgement::Limits(limit) => self.limits.push(limit),
             Judgement::Requires(requirement) => {
-                self.needs_session = true;
+                self.needs_session |= !requirement.is_for_anybody();
                 if !self.proofs.meet(requirement) {
                     self.unmet.push((rule, requirement));
                 }
@@ -172,7 +196,7 @@ impl<'r, 'f> Tally<'r, 'f> {
             return Decision::LogIn;
         }
         if !self.unmet.is_empty() {
-            return self.challenge(facts);
+            return Decision::Challenge(self.challenge(facts));
         }
         if self.limits.is_empty() {
             return Decision::Allow(Permit::new());
@@ -182,10 +206,10 @@ impl<'r, 'f> Tally<'r, 'f> {
         Decision::AllowWithin(WithinLimits { limits, permit: Permit::new() })
     }
 
-    fn challenge(mut self, facts: &Facts<'_>) -> Decision {
+    fn challenge(mut self, facts: &Facts<'_>) -> Challenge {
         self.unmet.sort_by(|(left, _), (right, _)| left.about.id.cmp(&right.about.id));
         let requirements: Vec<&Requirement> = self.unmet.iter().map(|(_, requirement)| *requirement).collect();
-        Decision::Challenge(Challenge {
+        Challenge {
             ways: self.proofs.ways_to_meet(&requirements, &facts.provable.provable()),
             unmet: self
                 .unmet
@@ -193,7 +217,7 @@ impl<'r, 'f> Tally<'r, 'f> {
                 .map(|(rule, requirement)| (rule.about.id.clone(), (*requirement).clone()))
                 .collect(),
             shown: shown_by(&self.unmet.iter().map(|(rule, _)| *rule).collect::<Vec<_>>(), facts),
-        })
+        }
     }
 }
 

@@ -134,6 +134,7 @@ pub struct RuleSet {
     index: RuleIndex,
     reads_bodies: bool,
     reads_query_parameters: bool,
+    asks_for_work: bool,
     /// Names of facts that some condition goes by.
     facts_read: BTreeSet<String>,
 }
@@ -212,7 +213,9 @@ impl RuleSet {
         let conditions = || rules.iter().filter_map(|rule| rule.condition.as_ref());
         let reads_query_parameters = conditions().any(Condition::reads_query_parameters);
         let facts_read = conditions().flat_map(|condition| &condition.source.facts).map(ToString::to_string).collect();
-        Ok(RuleSet { index, reads_bodies, reads_query_parameters, facts_read, rules })
+        let wants_work = |rule: &Rule| matches!(&rule.outcome, Outcome::Require(required) if required.is_for_anybody());
+        let asks_for_work = rules.iter().any(wants_work);
+        Ok(RuleSet { index, reads_bodies, reads_query_parameters, asks_for_work, facts_read, rules })
     }
 
     /// The ids of all rules, as they were given.
@@ -256,6 +259,11 @@ impl RuleSet {
     /// Whether any rule goes by a parameter of the query: if not, they need not be read.
     pub fn reads_query_parameters(&self) -> bool {
         self.reads_query_parameters
+    }
+
+    /// Whether any rule asks visitors for work, logged in or not: if not, what they have done need not be looked up.
+    pub fn asks_for_work(&self) -> bool {
+        self.asks_for_work
     }
 
     /// How many rules are about this request, and so are tried to decide about it.

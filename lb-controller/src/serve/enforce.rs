@@ -1,7 +1,7 @@
 //! What a decision leads to: the request goes on to its backend, or its sender is told why not.
 
 use http::Response;
-use lb_policy::{Decision, Facts, Permit, UnixSeconds};
+use lb_policy::{Decision, Facts, Permit, RouteFacts, UnixSeconds};
 
 use super::access_log::Record;
 use super::body::ResponseBody;
@@ -29,7 +29,8 @@ pub(super) struct Judged<'a> {
 
 impl Judged<'_> {
     pub(super) fn facts<'r>(&'r self, now: UnixSeconds, request: &'r Inbound) -> Facts<'r> {
-        facts::gather(now, &self.snapshot.config, request, self.who, self.findings, self.route)
+        let route = RouteFacts { is_public: self.route.public, labels: &self.route.labels };
+        facts::gather(now, &self.snapshot.config, request, self.who, self.findings, route)
     }
 
     /// As if nothing had been proved for this request: what was approved is not what the rules show of it now.
@@ -69,7 +70,12 @@ impl Judged<'_> {
                 edge.metrics.challenge(respond::challenge_shape(&challenge));
                 challenge
             }
-            (Decision::LogIn | Decision::Challenge(_), _) => step_up.nobody(&request, self.credential),
+            (Decision::Challenge(challenge), None) => {
+                let challenge = step_up.ask_for_work(&request, &challenge);
+                edge.metrics.challenge(respond::challenge_shape(&challenge));
+                challenge
+            }
+            (Decision::LogIn, _) => step_up.nobody(&request, self.credential),
             (Decision::Deny(denial), _) => {
                 if let (Some(session), Some(rule)) = (session, &denial.revoked_by) {
                     step_up.end_user(self.visit.config, &request, session, rule).await?;

@@ -4,7 +4,6 @@ use http::StatusCode;
 use lb_policy::Method;
 use serde_json::{Value, json};
 
-use super::StepUp;
 use super::account::Account;
 use super::client_kind::ClientKind;
 use super::factor::passkey::{self, Challenge};
@@ -16,6 +15,7 @@ use super::session::Session;
 use super::shown;
 use super::terms::{in_words, is_per_action, with_terms};
 use super::transaction::{OnwardKind, Refused, View};
+use super::{StepUp, Visit};
 use crate::config::Config;
 use crate::serve::request::Inbound;
 use crate::serve::respond::{OwnResponse, problem};
@@ -23,7 +23,7 @@ use crate::serve::respond::{OwnResponse, problem};
 /// Who is asked, and for which transaction.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
-    pub(super) config: &'a Config,
+    pub(super) visit: &'a Visit<'a>,
     pub(super) request: &'a Inbound,
     pub(super) session: &'a Session,
     pub(super) id: &'a RandomId,
@@ -67,7 +67,8 @@ impl StepUp {
 
     /// `None`: the account has no such factor any more.
     fn material(&self, asked: Asked<'_>, factor: &Factor) -> Option<Material> {
-        let Asked { config, session, view, .. } = asked;
+        let Asked { visit, session, view, .. } = asked;
+        let config = visit.config;
         let account = Account::of(config, session.account())?;
         let approval = || view.approval(session.user());
         Some(match factor.input.shape {
@@ -84,7 +85,7 @@ impl StepUp {
             }
             Shape::Signature => Material::Signature { text: approval().text() },
             Shape::Work => {
-                let aim = self.aim(asked.request, session, asked.id, view);
+                let aim = self.aim(visit, asked.request, session, asked.id, view);
                 let (puzzle, bits) = self.tools.work.puzzle(aim.scope(), self.clock.now());
                 let captcha = config.factors.captcha.as_ref().map(|captcha| captcha.page.to_string());
                 Material::Work { puzzle, bits, captcha }
@@ -100,7 +101,8 @@ fn page(
     material: &Material,
     error: Option<&str>,
 ) -> OwnResponse {
-    let Asked { config, request, session, id, view } = asked;
+    let Asked { visit, request, session, id, view } = asked;
+    let config = visit.config;
     let nonce = Nonce::new();
     let tries = match view.tries_left {
         0 => "This was the last try; start again from the page you came from.".to_owned(),

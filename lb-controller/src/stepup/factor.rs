@@ -29,13 +29,12 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use lb_common::Source;
 use lb_policy::{Method, ProvedFactor, Strength, UnixSeconds};
 use zeroize::Zeroizing;
 
 use self::approval::Approved;
 use self::keyed_hash::KeyedHash;
-use self::proof_of_work::{ProofOfWork, Scope};
+use self::proof_of_work::{Difficulty, ProofOfWork, Scope, path_class};
 use self::sent_code::SentCodes;
 use self::services::Services;
 use super::account::{Account, AccountId};
@@ -207,12 +206,14 @@ pub(super) struct Aim {
     pub(super) client: IpAddr,
     pub(super) host: String,
     pub(super) path: String,
+    /// Of puzzles, at this time.
+    pub(super) difficulty: Difficulty,
 }
 
 impl Aim {
     /// What a puzzle is good for.
     pub(super) fn scope(&self) -> Scope<'_> {
-        Scope { source: Source::of(self.client), path_class: &self.path }
+        Scope { client: self.client, path_class: path_class(&self.path), difficulty: self.difficulty }
     }
 }
 

@@ -97,6 +97,24 @@ pub(super) enum AnswerForm<'a> {
 }
 
 #[derive(Template)]
+#[template(path = "work.html")]
+pub(super) struct WorkPage<'a> {
+    pub(super) nonce: &'a str,
+    pub(super) host: &'a str,
+    pub(super) method: &'a str,
+    pub(super) path: &'a str,
+    pub(super) action: &'a str,
+    pub(super) field: &'a str,
+    pub(super) hint: &'a str,
+    pub(super) puzzle: &'a str,
+    pub(super) bits: u8,
+    pub(super) captcha: Option<&'a str>,
+    /// Where there is another way, for those who log in.
+    pub(super) login: Option<&'a str>,
+    pub(super) error: Option<&'a str>,
+}
+
+#[derive(Template)]
 #[template(path = "factors.html")]
 pub(super) struct FactorsPage<'a> {
     pub(super) nonce: &'a str,

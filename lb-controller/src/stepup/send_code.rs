@@ -28,7 +28,8 @@ struct Message<'a> {
 impl StepUp {
     /// POST with `send=METHOD`: sends a code for this transaction.
     pub(super) async fn send_code(&self, asked: Asked<'_>, name: &str) -> OwnResponse {
-        let Asked { config, request, session, id, view } = asked;
+        let Asked { visit, request, session, id, view } = asked;
+        let config = visit.config;
         let wanted = Method::from_name(name).filter(|method| view.askable().any(|askable| askable == *method));
         let sendable =
             wanted.filter(|method| matches!(factor::of(*method).map(|f| f.input.shape), Some(Shape::Sent(_))));
@@ -37,7 +38,7 @@ impl StepUp {
         let found =
             sendable.zip(account).and_then(|(method, account)| Some((method, address(&account, method)?, account)));
         let Some((method, address, account)) = found else { return refused_answer(request, Refused::Gone) };
-        let aim = self.aim(request, session, id, view);
+        let aim = self.aim(visit, request, session, id, view);
         let bound = Bound::of(&aim, &account, method, &address);
         let code = match self.tools.codes.issue(bound, self.clock.now()) {
             Ok(code) => code,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use http::{StatusCode, header};
 use http_body_util::BodyExt as _;
-use lb_policy::{Challenge, Level, Method, ProvedFactor, Requirement};
+use lb_policy::{Challenge, Level, Method, ProvedFactor, Requirement, ThreatLevel};
 
 use super::super::testing::{self, PASSWORD, TOTP_SECRET};
 use super::super::{Session, StepUp, Visit, factor};
@@ -51,7 +51,7 @@ impl Bench {
     }
 
     pub(super) fn visit(&self) -> Visit<'_> {
-        Visit { config: &self.config, joint: &self.joint, identities: &self.identities }
+        Visit { config: &self.config, joint: &self.joint, identities: &self.identities, threat: ThreatLevel::Normal }
     }
 
     pub(super) fn wait(&self, seconds: u64) {
