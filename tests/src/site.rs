@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::authenticator::Authenticator;
 use crate::edge::{Edge, PASSWORD, USER, alice, free_address, service};
@@ -161,6 +163,16 @@ impl Site {
         let token = received.headers.get("lb-assertion").context("no assertion")?.to_str()?.to_owned();
         let keys = Visitor::default().get(&self.url("/.lb/jwks.json"), &[]).await?.json()?;
         crate::assertion::verify(&token, &keys)
+    }
+
+    /// The sum of a metric over all its labels that contain `part`.
+    pub async fn metric(&self, name: &str, part: &str) -> Result<f64> {
+        let mut stream = TcpStream::connect(("127.0.0.2", self.edge.address.port())).await?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(part));
+        Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
     }
 
     /// How often the log has an audit event with all of these `name=value`.
