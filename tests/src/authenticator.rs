@@ -49,6 +49,11 @@ impl Authenticator {
         Ok(Authenticator { id, key, origin, relying_party, used: AtomicU32::new(0) })
     }
 
+    /// Of its credential.
+    pub fn id(&self) -> &[u8] {
+        &self.id
+    }
+
     /// RegistrationResponseJSON for PublicKeyCredentialCreationOptionsJSON.
     pub fn create(&self, options: &Value) -> Result<String> {
         let said = Said { kind: "webauthn.create", ..self.truth(options)? };

@@ -1,5 +1,6 @@
 //! An edge before an origin, with a configuration of the test's own, and people who meet it over HTTP.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,7 +32,7 @@ pub struct Site {
 /// What a site is made of.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Lines of alice, such as `    email: …`.
+    /// Lines of alice, such as `    email: …`, and of other users, whose password is hers: `{password_hash}`.
     pub of_alice: String,
     /// Whether alice's configuration has the secret of an authenticator app.
     pub has_app: bool,
@@ -57,9 +58,11 @@ impl Plan {
         let alice = alice()?;
         let lines = alice.lines().filter(|line| self.has_app || !line.contains("totp_secret"));
         let alice: String = lines.map(|line| format!("{line}\n")).collect();
+        let hash = alice.lines().find_map(|line| line.trim().strip_prefix("password_hash: ")).unwrap_or_default();
+        let more = self.of_alice.replace("{password_hash}", hash);
         let rest = self.rest.replace("{port}", &address.port().to_string());
         // The files of factors stand where the test put them.
-        Ok(format!("{service}{alice}{}metrics: 127.0.0.2:{}\n{rest}", self.of_alice, address.port()))
+        Ok(format!("{service}{alice}{more}metrics: 127.0.0.2:{}\n{rest}", address.port()))
     }
 }
 
@@ -84,6 +87,23 @@ impl Site {
         Ok(Some(site))
     }
 
+    /// The cookies that `visitor` has of this site.
+    pub fn jar<'v>(&self, visitor: &'v mut Visitor) -> &'v mut BTreeMap<String, String> {
+        visitor.jar(&format!("{DOMAIN}:{}", self.edge.address.port()))
+    }
+
+    /// Sends `form` until it is not told to wait.
+    pub async fn post_in_turn(&self, visitor: &mut Visitor, url: &str, form: &[(&str, &str)]) -> Result<Answer> {
+        let deadline = Instant::now() + HAPPENS_WITHIN;
+        loop {
+            let answer = visitor.post(url, &[], form).await?;
+            if answer.status != 429 || Instant::now() > deadline {
+                return Ok(answer);
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
     /// Under the name that passkeys belong to.
     pub fn url(&self, path: &str) -> String {
         format!("https://{DOMAIN}:{}{path}", self.edge.address.port())
@@ -101,16 +121,23 @@ impl Site {
 
     /// Alice with a password, as a tool.
     pub async fn alice(&self) -> Result<Visitor> {
-        let mut alice = Visitor::default();
-        let form = [("user", USER), ("password", PASSWORD)];
-        let answer = alice.post(&self.url("/.lb/login"), &[], &form).await?;
+        self.log_in(USER).await
+    }
+
+    /// Somebody else with alice's password.
+    pub async fn log_in(&self, user: &str) -> Result<Visitor> {
+        let mut visitor = Visitor::default();
+        let form = [("user", user), ("password", PASSWORD)];
+        let answer = visitor.post(&self.url("/.lb/login"), &[], &form).await?;
         ensure!(answer.status == 200, "{}: {}", answer.status, answer.text());
-        Ok(alice)
+        Ok(visitor)
     }
 
     /// Lets `visitor` change their factors for a while, by an operator's token.
     pub async fn permit_enrolment(&self, visitor: &mut Visitor) -> Result<()> {
-        let token = self.edge.command(&["enrol-token", USER])?;
+        let session = visitor.get(&self.url("/.lb/session"), &[]).await?.json()?;
+        let user = session["user"].as_str().context("nobody is logged in")?.to_owned();
+        let token = self.edge.command(&["enrol-token", &user])?;
         let answer = visitor.post(&self.url("/.lb/enrol"), &[], &[("token", token.trim())]).await?;
         ensure!(answer.status == 204, "{}: {}", answer.status, answer.text());
         Ok(())

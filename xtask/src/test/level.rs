@@ -37,7 +37,8 @@ const LEVEL_OF_FILE: &[(&str, Level)] = &[
     ("approvals", Level::Peers),
     ("proof_of_work", Level::Peers),
     ("factors", Level::Peers),
-    ("attacks", Level::Peers),
+    ("attacks_on_proofs", Level::Peers),
+    ("attacks_on_requests", Level::Peers),
     ("actions", Level::Peers),
     ("browser", Level::Browser),
 ];
