@@ -107,8 +107,8 @@ async fn answer(
     let observed = edge.signals.observe(&snapshot.sources, &config.rules, &request_facts, &sender, now);
     let provable = edge.step_up.provable(config, session);
     let who = facts::Who { session, proved_for_this_request: &resumed.proved, provable: &provable };
-    let worked_at = config.rules.asks_for_work().then(|| edge.step_up.worked_at(&request, now)).flatten();
-    let findings = facts::Findings { body: &body, parameters: &parameters, observed: &observed, worked_at };
+    let worked = if config.rules.asks_for_work() { edge.step_up.worked(&request, now) } else { Vec::new() };
+    let findings = facts::Findings { body: &body, parameters: &parameters, observed: &observed, worked: &worked };
     let mut judged = Judged {
         visit,
         snapshot,

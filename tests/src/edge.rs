@@ -89,6 +89,27 @@ impl Edge {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// Puts another configuration in place, and waits until it is in force.
+    pub fn reconfigure(&self, text: &str) -> Result<()> {
+        let before = self.configuration_version()?;
+        let (aside, config) = (self.folder.path().join("new"), self.folder.path().join("edge.yaml"));
+        fs::write(&aside, format!("state_dir: {}\n{text}", self.state_dir().display()))?;
+        fs::rename(aside, config)?;
+        let deadline = Instant::now() + STARTS_WITHIN;
+        while self.configuration_version()? == before {
+            ensure!(Instant::now() < deadline, "the new configuration is not in force; the log:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Counts up with every configuration that took effect.
+    fn configuration_version(&self) -> Result<u64> {
+        let status: serde_json::Value = serde_json::from_str(&self.command(&["status", "--json"])?)?;
+        let version = &status["controller"]["config_version"];
+        version.as_u64().with_context(|| format!("no version in {status}"))
+    }
+
     pub fn url(&self, path: &str) -> String {
         format!("https://{}{path}", self.address)
     }

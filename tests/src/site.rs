@@ -27,6 +27,7 @@ const HAPPENS_WITHIN: Duration = Duration::from_secs(20);
 pub struct Site {
     pub edge: Edge,
     pub origin: Arc<Origin>,
+    configuration: String,
 }
 
 /// What a site is made of.
@@ -76,9 +77,12 @@ impl Site {
         }
         let (origin, backend) = origin().await?;
         let address = free_address()?;
-        let start = move || Edge::start_at(address, &plan.text(address, backend)?);
-        let edge = tokio::task::spawn_blocking(start).await??;
-        let site = Site { edge, origin };
+        let start = move || -> Result<(Edge, String)> {
+            let configuration = plan.text(address, backend)?;
+            Ok((Edge::start_at(address, &configuration)?, configuration))
+        };
+        let (edge, configuration) = tokio::task::spawn_blocking(start).await??;
+        let site = Site { edge, origin, configuration };
         site.eventually("the pool's backend is healthy", async |site| {
             Ok(Visitor::default().get(&site.url("/.lb/jwks.json"), &[]).await?.status == 200
                 && site.edge.command(&["backends", "--json"])?.contains("\"healthy\""))
@@ -117,6 +121,12 @@ impl Site {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(())
+    }
+
+    /// Another configuration from now on: this one with `part` for `other`.
+    pub fn reconfigure(&self, part: &str, other: &str) -> Result<()> {
+        ensure!(self.configuration.contains(part), "there is no {part:?} in {}", self.configuration);
+        self.edge.reconfigure(&self.configuration.replace(part, other))
     }
 
     /// Alice with a password, as a tool.

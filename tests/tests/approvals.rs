@@ -146,3 +146,18 @@ async fn what_people_could_not_read_is_not_theirs_to_approve() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn an_approval_of_less_than_the_rules_show_by_now_counts_for_nothing() -> Result<()> {
+    let Some((site, mut alice)) = scene().await? else { return Ok(()) };
+    approve(&site, &mut alice).await?;
+    site.reconfigure("payee: {pointer: /payee}", "payee: {pointer: /note}")?;
+    let other_facts = refund(&site, &mut alice).await?;
+    ensure!(other_facts.problem() == "step-up", "{} {}", other_facts.status, other_facts.text());
+    let facts = &other_facts.json()?["facts"];
+    ensure!(*facts == json!({"amount": "900.00", "payee": null}), "{facts}");
+    ensure!(site.origin.refunds() == 0, "nobody has seen what goes on now");
+    approve(&site, &mut alice).await?;
+    ensure!(refund(&site, &mut alice).await?.status == 201, "what is shown now was approved");
+    Ok(())
+}

@@ -184,22 +184,37 @@ async fn a_browser_solves_the_puzzle_by_itself_and_the_refund_goes_on() -> Resul
     scene.refund_went_through().await
 }
 
+#[tokio::test]
+async fn a_visitor_whom_nobody_knows_waits_a_moment_and_arrives() -> Result<()> {
+    let Some(scene) = Scene::start("{level: 2}").await? else { return Ok(()) };
+    let browser = &scene.browser;
+    browser.open(&scene.url("/open/?from=afar")).await?;
+    browser.find("#backend").await?;
+    ensure!(browser.url().await?.ends_with("/open/?from=afar"), "{}", browser.url().await?);
+    let log = scene.edge.log();
+    let solved = log.matches("factor=\"pow\"").count() + log.matches("\"factor\":\"pow\"").count();
+    ensure!(solved == 1, "the puzzle was solved {solved} times");
+    Ok(())
+}
+
 fn configuration(address: SocketAddr, backend: SocketAddr, mails: SocketAddr, require: &str) -> Result<String> {
     let users: String =
         alice()?.lines().filter(|line| !line.contains("totp_secret")).map(|line| format!("{line}\n")).collect();
     let port = address.port();
+    let routes = "routes:\n  - {path: /open/**, pool: shop, public: true}\n";
     Ok(format!(
         "{}{users}    email: alice@shop.test
 factors:
   passkey: {{id: shop.test, name: The shop, origins: [\"https://shop.test:{port}\"]}}
   mail: {{server: \"{mails}\", tls: none, from: The shop <no-reply@shop.test>}}
 rules:
+  - {{id: visitors, match: {{paths: [/open/**]}}, require: {{methods: [pow]}}}}
   - id: refund-over-limit
     match: {{methods: [POST], paths: [/refunds]}}
     body: {{facts: {{amount: {{pointer: /amount, kind: decimal2}}}}}}
     when: body.amount > 500.00
     require: {require}
 ",
-        service(address, backend)
+        service(address, backend).replace("routes:\n", routes)
     ))
 }

@@ -11,12 +11,14 @@ use lb_tests::web_service::WebService;
 const ROUTES: &str = "routes:
   - {path: /search/**, pool: shop, public: true}
   - {path: /list/**, pool: shop, public: true}
+  - {path: /offers/**, pool: shop, public: true}
   - {path: /**, pool: shop}
 ";
 const RULES: &str = "trusted_proxies: [127.0.0.0/8]
 factors: {pow: {least_bits: 8, most_bits: 12}}
 rules:
-  - {id: search, match: {paths: [/search/**, /list/**]}, require: {methods: [pow]}}
+  - {id: search, match: {paths: [/search/**, /offers/**]}, require: {methods: [pow]}}
+  - {id: list, match: {paths: [/list/**]}, require: {methods: [pow]}}
   - {id: attack, match: {paths: [/.lb/login]}, when: 'threat >= \"high\"', require: {methods: [pow]}}
   - {id: refund, match: {methods: [POST], paths: [/refunds]}, require: {methods: [pow]}}
 ";
@@ -42,7 +44,7 @@ async fn answer_from(visitor: &mut Visitor, url: &str, from: (&str, &str), work:
 }
 
 #[tokio::test]
-async fn a_visitor_works_once_for_a_kind_of_request_from_one_place() -> Result<()> {
+async fn a_visitor_works_once_for_what_a_rule_is_about_from_one_place() -> Result<()> {
     let Some(site) = site().await? else { return Ok(()) };
     let mut visitor = Visitor::default();
     let (url, puzzle) = asked(&site, &mut visitor, "/search/books?q=1").await?;
@@ -56,6 +58,7 @@ async fn a_visitor_works_once_for_a_kind_of_request_from_one_place() -> Result<(
     for (path, from, status) in [
         ("/search/books?q=1", HERE, 200),
         ("/search/films", HERE, 200),
+        ("/offers/today", HERE, 200),
         ("/list/books", HERE, 401),
         ("/search/books", ELSEWHERE, 401),
         ("/search/books", ("x-forwarded-for", "2001:db8::7"), 401),
@@ -63,7 +66,7 @@ async fn a_visitor_works_once_for_a_kind_of_request_from_one_place() -> Result<(
         let answer = visitor.get(&site.url(path), &[from]).await?;
         ensure!(answer.status.as_u16() == status, "{path} {from:?}: {} {}", answer.status, answer.text());
     }
-    ensure!(site.origin.received().len() == 2, "{:?}", site.origin.received());
+    ensure!(site.origin.received().len() == 3, "{:?}", site.origin.received());
     ensure!(site.audited(&["event=challenge", "result=issued", "rule=search"]) >= 2, "{}", site.edge.log());
     ensure!(site.audited(&["event=verify", "result=ok", "factor=pow"]) == 1, "{}", site.edge.log());
     Ok(())
@@ -103,7 +106,7 @@ async fn nothing_passes_for_work_but_a_puzzle_of_ours_solved_once_by_who_got_it(
         ("made easier", &url, HERE, easier.solve(), "foreign"),
         ("not solved", &url, HERE, puzzle.guess_wrong(), "unsolved"),
         ("from another address", &url, ELSEWHERE, solution.clone(), "foreign"),
-        ("for another kind of request", &list_url, HERE, solution.clone(), "foreign"),
+        ("for another rule", &list_url, HERE, solution.clone(), "foreign"),
         ("made at home", &url, HERE, "1.8.9999999999.AAAAAAAAAAAAAAAAAAAAAA.AAAA:1".to_owned(), "foreign"),
         ("none at all", &url, HERE, "please".to_owned(), "malformed"),
     ];

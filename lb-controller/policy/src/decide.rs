@@ -106,7 +106,7 @@ impl RuleSet {
         if !self.asks_for_work() {
             return None;
         }
-        let mut tally = Tally::new(Proofs::of(facts));
+        let mut tally = Tally::new(facts);
         self.for_each_candidate(&facts.request, &mut |rule| {
             if let judgement @ Judgement::Requires(requirement) = rule.judge(facts)
                 && requirement.is_for_anybody()
@@ -114,21 +114,22 @@ impl RuleSet {
                 tally.add(rule, judgement);
             }
         });
-        (!tally.unmet.is_empty()).then(|| tally.challenge(facts))
+        (!tally.unmet.is_empty()).then(|| tally.challenge())
     }
 
     /// Judges one request. The order of the rules never matters: a denial outweighs everything, then what a rule takes
     /// away is taken, then somebody must be logged in where that is needed, then all requirements of all rules that apply
     /// must be met, and at last all limits must have room.
     pub fn decide(&self, facts: &Facts<'_>) -> Decision {
-        let mut tally = Tally::new(Proofs::of(facts));
+        let mut tally = Tally::new(facts);
         self.for_each_candidate(&facts.request, &mut |rule| tally.add(rule, rule.judge(facts)));
-        tally.decide(facts)
+        tally.decide()
     }
 }
 
 /// The judgements so far. Allocates only for what is unmet or limited.
 struct Tally<'r, 'f> {
+    facts: &'f Facts<'f>,
     proofs: Proofs<'f>,
     denied: Option<(&'r Rule, &'r str)>,
     revoked: Option<&'r Rule>,
@@ -140,9 +141,10 @@ struct Tally<'r, 'f> {
 }
 
 impl<'r, 'f> Tally<'r, 'f> {
-    fn new(proofs: Proofs<'f>) -> Tally<'r, 'f> {
+    fn new(facts: &'f Facts<'f>) -> Tally<'r, 'f> {
         Tally {
-            proofs,
+            facts,
+            proofs: Proofs::of(facts),
             denied: None,
             revoked: None,
             api_key_revoked: None,
@@ -172,14 +174,15 @@ impl<'r, 'f> Tally<'r, 'f> {
             Judgement::Limits(limit) => self.limits.push(limit),
             Judgement::Requires(requirement) => {
                 self.needs_session |= !requirement.is_for_anybody();
-                if !self.proofs.meet(requirement) {
+                if !self.proofs.for_rule(&rule.about.id, self.facts).meet(requirement) {
                     self.unmet.push((rule, requirement));
                 }
             }
         }
     }
 
-    fn decide(self, facts: &Facts<'_>) -> Decision {
+    fn decide(self) -> Decision {
+        let facts = self.facts;
         let revocation = |rule: &Rule| Revocation { rule: rule.about.id.clone() };
         if let Some((rule, reason)) = self.denied {
             let revoked_by = self.revoked.map(|rule| rule.about.id.clone());
@@ -196,7 +199,7 @@ impl<'r, 'f> Tally<'r, 'f> {
             return Decision::LogIn;
         }
         if !self.unmet.is_empty() {
-            return Decision::Challenge(self.challenge(facts));
+            return Decision::Challenge(self.challenge());
         }
         if self.limits.is_empty() {
             return Decision::Allow(Permit::new());
@@ -206,7 +209,8 @@ impl<'r, 'f> Tally<'r, 'f> {
         Decision::AllowWithin(WithinLimits { limits, permit: Permit::new() })
     }
 
-    fn challenge(mut self, facts: &Facts<'_>) -> Challenge {
+    fn challenge(mut self) -> Challenge {
+        let facts = self.facts;
         self.unmet.sort_by(|(left, _), (right, _)| left.about.id.cmp(&right.about.id));
         let requirements: Vec<&Requirement> = self.unmet.iter().map(|(_, requirement)| *requirement).collect();
         Challenge {

@@ -194,7 +194,7 @@ fn explain_outcome(rule: &Rule, facts: &Facts<'_>) -> OutcomeExplanation {
 }
 
 fn explain_requirement(rule: &Rule, requirement: &Requirement, facts: &Facts<'_>) -> RequirementExplanation {
-    let proofs = Proofs::of(facts);
+    let proofs = Proofs::of(facts).for_rule(&rule.about.id, facts);
     let explain_factor = |factor: ProvedFactor, for_this_request| FactorExplanation {
         method: factor.method,
         age_seconds: factor.age_seconds(facts.now),

@@ -117,8 +117,8 @@ pub struct ClientFacts<'a> {
     pub tls_class: Option<&'a str>,
     /// The verified client certificate of the connection.
     pub certificate: Option<CertificateFacts<'a>>,
-    /// When this client last solved a puzzle for requests of this kind from where it is now. It needs no session.
-    pub worked_at: Option<UnixSeconds>,
+    /// Rules whose puzzle this client solved from where it is now, and when. It takes no session.
+    pub worked: &'a [(String, UnixSeconds)],
 }
 
 impl ClientFacts<'_> {
@@ -133,7 +133,7 @@ impl ClientFacts<'_> {
             device_class: None,
             tls_class: None,
             certificate: None,
-            worked_at: None,
+            worked: &[],
         }
     }
 }

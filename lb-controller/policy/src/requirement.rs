@@ -14,7 +14,7 @@ pub(crate) struct Proofs<'a> {
     now: UnixSeconds,
     session: &'a [ProvedFactor],
     for_this_request: &'a [ProvedFactor],
-    /// Of the client, whoever it is.
+    /// Of the client, whoever it is, for the rule at hand.
     work: Option<ProvedFactor>,
     /// Taken as proved now.
     assumed: Choice<'a>,
@@ -40,9 +40,15 @@ impl<'a> Proofs<'a> {
             now: facts.now,
             session: facts.session.map_or(&[], |session| session.factors),
             for_this_request: facts.proved_for_this_request,
-            work: facts.client.worked_at.map(|at| ProvedFactor::ordinary(Method::ProofOfWork, at)),
+            work: None,
             assumed: Choice::default(),
         }
+    }
+
+    /// With the work that was done for the rule of this id.
+    pub(crate) fn for_rule(self, id: &str, facts: &Facts<'_>) -> Proofs<'a> {
+        let done = facts.client.worked.iter().find(|(rule, _)| rule == id);
+        Proofs { work: done.map(|(_, at)| ProvedFactor::ordinary(Method::ProofOfWork, *at)), ..self }
     }
 
     /// Whether a proof counts for a requirement.

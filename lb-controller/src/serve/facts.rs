@@ -97,8 +97,8 @@ pub struct Findings<'a> {
     /// See [`parameters`].
     pub parameters: &'a QueryParameters,
     pub observed: &'a Observed,
-    /// When this client last did work for requests of this kind.
-    pub worked_at: Option<UnixSeconds>,
+    /// Rules that this client did work for, and when.
+    pub worked: &'a [(String, UnixSeconds)],
 }
 
 /// Puts the facts together; they borrow from the request that will be forwarded.
@@ -116,7 +116,7 @@ pub fn gather<'a>(
         request: request_facts(request, findings.parameters),
         client: ClientFacts {
             certificate: request.certificate.as_deref().map(ClientCertificate::facts),
-            worked_at: findings.worked_at,
+            worked: findings.worked,
             ..findings.observed.client(ClientFacts::at(request.client.address))
         },
         session: who.session.map(Session::facts),

@@ -26,12 +26,9 @@ pub(super) fn work_due(
     let observed = edge.signals.observe(&snapshot.sources, &config.rules, &request_facts, &sender, now);
     let provable = edge.step_up.provable(config, None);
     let who = Who { session, proved_for_this_request: &[], provable: &provable };
-    let findings = Findings {
-        body: &BodyFacts::default(),
-        parameters: &NO_PARAMETERS,
-        observed: &observed,
-        worked_at: edge.step_up.worked_at(request, now),
-    };
+    let worked = edge.step_up.worked(request, now);
+    let findings =
+        Findings { body: &BodyFacts::default(), parameters: &NO_PARAMETERS, observed: &observed, worked: &worked };
     let route = RouteFacts { is_public: true, labels: &[] };
     let challenge = config.rules.work_due(&facts::gather(now, config, request, who, &findings, route))?;
     let asked = edge.step_up.ask_for_work(request, &challenge);

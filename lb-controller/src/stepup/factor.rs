@@ -34,7 +34,7 @@ use zeroize::Zeroizing;
 
 use self::approval::Approved;
 use self::keyed_hash::KeyedHash;
-use self::proof_of_work::{Difficulty, ProofOfWork, Scope, path_class};
+use self::proof_of_work::{Difficulty, ProofOfWork, Scope};
 use self::sent_code::SentCodes;
 use self::services::Services;
 use super::account::{Account, AccountId};
@@ -205,7 +205,8 @@ pub(super) struct Aim {
     pub(super) approval: Approved,
     pub(super) client: IpAddr,
     pub(super) host: String,
-    pub(super) path: String,
+    /// Ids of those that asked, after commas.
+    pub(super) rules: String,
     /// Of puzzles, at this time.
     pub(super) difficulty: Difficulty,
 }
@@ -213,7 +214,7 @@ pub(super) struct Aim {
 impl Aim {
     /// What a puzzle is good for.
     pub(super) fn scope(&self) -> Scope<'_> {
-        Scope { client: self.client, path_class: path_class(&self.path), difficulty: self.difficulty }
+        Scope { client: self.client, rules: &self.rules, difficulty: self.difficulty }
     }
 }
 

@@ -5,7 +5,7 @@ use lb_policy::Method;
 use serde_json::json;
 
 use super::account::Account;
-use super::ask::{Asked, path_of};
+use super::ask::Asked;
 use super::check::{Answer, NotProved};
 use super::client_kind::ClientKind;
 use super::device::Device;
@@ -137,7 +137,7 @@ impl StepUp {
             approval: view.approval(session.user()).both_forms(),
             client: request.client.address,
             host: request.host.clone(),
-            path: path_of(&view.request.target).to_owned(),
+            rules: view.rules().collect::<Vec<_>>().join(","),
             difficulty: Difficulty::of(visit.config.factors.work, visit.threat),
         }
     }
@@ -202,7 +202,7 @@ impl StepUp {
             answer = with_cookie(answer, self.stepped_up_device(request, session));
         }
         if proof.proved().method == Method::ProofOfWork {
-            answer = with_cookie(answer, self.worked(request, path_of(&view.request.target)));
+            answer = with_cookie(answer, self.done_cookie(request, view.rules()));
         }
         with_cookie(answer, raised_cookie)
     }

@@ -95,6 +95,11 @@ impl View {
         }
     }
 
+    /// The ids of the rules that asked.
+    pub(super) fn rules(&self) -> impl Iterator<Item = &str> {
+        self.unmet.iter().map(|(rule, _)| &**rule)
+    }
+
     /// What is proved counts for this request alone.
     pub(super) fn is_per_action(&self) -> bool {
         self.unmet.iter().any(|(_, requirement)| is_per_action(requirement))

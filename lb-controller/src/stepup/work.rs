@@ -12,7 +12,7 @@ use serde_json::json;
 use super::ask::path_of;
 use super::client_kind::ClientKind;
 use super::cookies::{self, Found, Keep};
-use super::factor::proof_of_work::{self, Difficulty, Scope, path_class, verify_work};
+use super::factor::proof_of_work::{self, Difficulty, Scope, verify_work};
 use super::factor::{Failure, Shape};
 use super::form::Form;
 use super::grpc;
@@ -29,8 +29,8 @@ use crate::serve::respond::{OwnResponse, problem};
 const PATH: &str = "/.lb/work";
 /// How long it counts; the policy has the same limit.
 const COUNTS_SECONDS: u64 = 600;
-/// More kinds of requests nobody has under way at once.
-const MOST_CLASSES: usize = 8;
+/// The cookie has room for no more; the oldest goes first.
+const MOST_RULES: usize = 16;
 /// A longer way back is not worth carrying through the page's address.
 const LONGEST_TARGET: usize = 2048;
 
@@ -42,6 +42,8 @@ struct Errand {
     target: String,
     /// The browser goes back there by itself.
     returns: bool,
+    /// The ids of those that asked.
+    rules: Vec<String>,
     /// Whoever logs in has another way.
     has_other_way: bool,
 }
@@ -50,7 +52,7 @@ struct Errand {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Done {
     source: String,
-    /// Classes of paths, and when the work for each was done; the latest last.
+    /// Rules, and when the work for each was done; the latest last.
     at: Vec<(String, UnixSeconds)>,
 }
 
@@ -64,8 +66,9 @@ impl StepUp {
         let methods = || challenge.unmet.iter().flat_map(|(_, requirement)| &requirement.methods);
         let errand = Errand {
             method: request.method.to_string(),
-            target: if returns { &request.target } else { class_of(&request.target) }.to_owned(),
+            target: if returns { &request.target } else { shortened(&request.path) }.to_owned(),
             returns,
+            rules: challenge.unmet.iter().map(|(rule, _)| rule.to_string()).collect(),
             has_other_way: methods().any(|method| *method != Method::ProofOfWork),
         };
         let errand = serde_json::to_vec(&errand).expect("an errand is plain data");
@@ -79,18 +82,17 @@ impl StepUp {
         }
     }
 
-    /// When the client that sends `request` last did work for requests of this kind, from where it is now.
-    pub fn worked_at(&self, request: &Inbound, now: UnixSeconds) -> Option<UnixSeconds> {
-        let class = path_class(&request.path);
-        let done = self.done(request, now);
-        done.at.iter().find(|(other, _)| other == class).map(|(_, at)| *at)
+    /// The rules that the client which sends `request` did work for, from where it is now, and when.
+    pub fn worked(&self, request: &Inbound, now: UnixSeconds) -> Vec<(String, UnixSeconds)> {
+        self.done(request, now).at
     }
 
     /// GET: the page with the puzzle.
     pub(super) fn work_page(&self, visit: &Visit<'_>, request: &Inbound, error: Option<&str>) -> OwnResponse {
         let Some(errand) = self.errand(request) else { return no_errand(request) };
         let now = self.clock.now();
-        let (puzzle, bits) = self.tools.work.puzzle(scope(visit, request, &errand), now);
+        let rules = errand.rules.join(",");
+        let (puzzle, bits) = self.tools.work.puzzle(scope(visit, request, &rules), now);
         let captcha = visit.config.factors.captcha.as_ref().map(|captcha| captcha.page.to_string());
         let status = if error.is_some() { StatusCode::UNAUTHORIZED } else { StatusCode::OK };
         match (ClientKind::of(request), error) {
@@ -147,7 +149,8 @@ impl StepUp {
         if let Err(wait) = self.throttle.charge(name, &buckets, now) {
             return throttled(request, wait.seconds);
         }
-        let (services, scope) = (self.services.of(&visit.config.factors), scope(visit, request, &errand));
+        let rules = errand.rules.join(",");
+        let (services, scope) = (self.services.of(&visit.config.factors), scope(visit, request, &rules));
         let outcome = verify_work(&self.tools, &services, scope, &request.host, answer, now).await;
         let result = outcome.as_ref().map_or_else(Failure::to_string, |()| "ok".to_owned());
         Event { factor: Some(name), ..self.event("verify", &result, request, None) }.record();
@@ -160,27 +163,29 @@ impl StepUp {
             }
             Err(_) => return self.work_page(visit, request, Some(proof_of_work::FACTOR.input.refused)),
         }
-        with_cookie(onward(request, &errand), self.worked(request, &errand.target))
+        let cookie = self.done_cookie(request, errand.rules.iter().map(String::as_str));
+        with_cookie(onward(request, &errand), cookie)
     }
 
     /// GET: how far it is, for a script that waits while its user's browser works in another window.
     pub(super) fn work_status(&self, request: &Inbound) -> OwnResponse {
         let Some(errand) = self.errand(request) else { return no_errand(request) };
         let done = self.done(request, self.clock.now());
-        let is_done = done.at.iter().any(|(class, _)| class == class_of(&errand.target));
+        let is_done = errand.rules.iter().all(|rule| done.at.iter().any(|(other, _)| other == rule));
         let (state, missing) = if is_done { ("proved", vec![]) } else { ("open", vec![Method::ProofOfWork.name()]) };
         pages::json(StatusCode::OK, &json!({"state": state, "missing": missing, "expires_in": COUNTS_SECONDS}))
     }
 
-    /// The cookie that says work for `target` was done, beside what was done before.
-    pub(super) fn worked(&self, request: &Inbound, target: &str) -> HeaderValue {
+    /// The cookie that says work for `rules` was done, beside what was done before.
+    pub(super) fn done_cookie<'r>(&self, request: &Inbound, rules: impl Iterator<Item = &'r str>) -> HeaderValue {
         let now = self.clock.now();
         let mut done = self.done(request, now);
-        let class = class_of(target).to_owned();
-        done.at.retain(|(other, _)| *other != class);
-        let surplus = (done.at.len() + 1).saturating_sub(MOST_CLASSES);
+        for rule in rules {
+            done.at.retain(|(other, _)| other != rule);
+            done.at.push((rule.to_owned(), now));
+        }
+        let surplus = done.at.len().saturating_sub(MOST_RULES);
         done.at.drain(..surplus);
-        done.at.push((class, now));
         let plain = serde_json::to_vec(&done).expect("what was done is plain data");
         let sealed = self.sealer.seal(Purpose::Work, &request.host, &plain);
         cookies::set(cookies::WORK, &sealed, Keep::Seconds(COUNTS_SECONDS))
@@ -218,13 +223,14 @@ impl StepUp {
     }
 }
 
-fn scope<'a>(visit: &Visit<'_>, request: &Inbound, errand: &'a Errand) -> Scope<'a> {
+fn scope<'a>(visit: &Visit<'_>, request: &Inbound, rules: &'a str) -> Scope<'a> {
     let difficulty = Difficulty::of(visit.config.factors.work, visit.threat);
-    Scope { client: request.client.address, path_class: class_of(&errand.target), difficulty }
+    Scope { client: request.client.address, rules, difficulty }
 }
 
-fn class_of(target: &str) -> &str {
-    path_class(path_of(target))
+/// For a page that only names it.
+fn shortened(path: &str) -> &str {
+    path.get(..LONGEST_TARGET).unwrap_or(path)
 }
 
 fn onward(request: &Inbound, errand: &Errand) -> OwnResponse {

@@ -78,7 +78,7 @@ static WORK: LazyLock<ProofOfWork> = LazyLock::new(ProofOfWork::new);
 /// for having them appended. The text that is approved must stay on its lines whatever they say.
 pub fn a_solution_needs_our_puzzle(bytes: &[u8]) {
     let difficulty = Difficulty { base: 18, most: 22 };
-    let scope = Scope { client: [192, 0, 2, 7].into(), path_class: "/login", difficulty };
+    let scope = Scope { client: [192, 0, 2, 7].into(), rules: "login", difficulty };
     let text = String::from_utf8_lossy(bytes);
     assert!(WORK.check(scope, &text, 0).is_err());
     let (puzzle, _) = WORK.puzzle(scope, 0);

@@ -88,12 +88,6 @@ impl Difficulty {
     }
 }
 
-/// Which requests a puzzle is good for, beside the one it was asked for: those whose paths begin with the same segment.
-pub(in crate::stepup) fn path_class(path: &str) -> &str {
-    let end = path.bytes().skip(1).position(|byte| byte == b'/').map_or(path.len(), |at| at + 1);
-    &path[..end]
-}
-
 /// How long a puzzle may be worked at.
 const LIFETIME_SECONDS: u64 = 300;
 const FREE_PUZZLES: u32 = 8;
@@ -115,12 +109,13 @@ pub(crate) struct ProofOfWork {
     asked: Mutex<HashMap<Source, (u32, UnixSeconds)>>,
 }
 
-/// What a puzzle is good for: one source, and one class of paths; and how hard it must be.
+/// What a puzzle is good for: one source, and what the same rules are about; and how hard it must be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scope<'a> {
     /// Its source, which is an IPv4 address or an IPv6 /64, is what counts.
     pub(crate) client: IpAddr,
-    pub(crate) path_class: &'a str,
+    /// Their ids, after commas.
+    pub(crate) rules: &'a str,
     pub(in crate::stepup) difficulty: Difficulty,
 }
 
@@ -129,7 +124,7 @@ pub(crate) struct Scope<'a> {
 pub(crate) enum Refusal {
     #[error("malformed")]
     Malformed,
-    /// Not our puzzle, or made for another source or path.
+    /// Not our puzzle, or made for another source or rule.
     #[error("foreign")]
     Foreign,
     #[error("expired")]
@@ -261,7 +256,7 @@ impl Solution<'_> {
 
 fn signed(head: &str, scope: Scope<'_>) -> Vec<u8> {
     // Neither a head nor a source holds a NUL.
-    [head, &Source::of(scope.client).to_string(), scope.path_class].join("\0").into_bytes()
+    [head, &Source::of(scope.client).to_string(), scope.rules].join("\0").into_bytes()
 }
 
 fn leading_zeros(hash: &[u8]) -> u32 {
@@ -291,18 +286,18 @@ mod tests {
 
     fn scope() -> Scope<'static> {
         let difficulty = Difficulty { base: EASY, most: EASY };
-        Scope { client: [192, 0, 2, 7].into(), path_class: "/login", difficulty }
+        Scope { client: [192, 0, 2, 7].into(), rules: "login", difficulty }
     }
 
     #[test]
-    fn a_solution_is_good_once_for_its_source_and_path_in_its_time() {
+    fn a_solution_is_good_once_for_its_source_and_rule_in_its_time() {
         let work = ProofOfWork::new();
         let answer = solve(&work.puzzle_of(scope(), EASY, 1000), EASY);
         let other_source = Scope { client: [192, 0, 2, 8].into(), ..scope() };
         let threatened = Scope { difficulty: Difficulty { base: EASY + 1, most: 22 }, ..scope() };
         let rows = [
             ("another source", other_source, 1000, Err(Refusal::Foreign)),
-            ("another path", Scope { path_class: "/admin", ..scope() }, 1000, Err(Refusal::Foreign)),
+            ("another rule", Scope { rules: "admin", ..scope() }, 1000, Err(Refusal::Foreign)),
             ("easier than is asked by now", threatened, 1000, Err(Refusal::TooEasy)),
             ("too late", scope(), 1300, Err(Refusal::Expired)),
             ("in order", scope(), 1299, Ok(())),
@@ -358,14 +353,6 @@ mod tests {
         for ((least_bits, most_bits), expected) in rows {
             let config = WorkConfig { least_bits, most_bits };
             assert_eq!(levels.map(|threat| Difficulty::of(config, threat).base), expected);
-        }
-    }
-
-    #[test]
-    fn paths_are_of_one_class_by_their_first_segment() {
-        let rows = [("/", "/"), ("/login", "/login"), ("/a/b/c", "/a"), ("/a/", "/a"), ("/.lb/login", "/.lb")];
-        for (path, class) in rows {
-            assert_eq!(path_class(path), class);
         }
     }
 
