@@ -34,7 +34,7 @@ impl RuleSet {
     pub fn shown(&self, facts: &Facts<'_>) -> Vec<ShownFact> {
         let mut rules = Vec::new();
         self.for_each_candidate(&facts.request, &mut |rule| {
-            if !rule.about.shown.is_empty() && matches!(rule.judge(facts), Judgement::Requires(_)) {
+            if !rule.about.shown.is_empty() && matches!(rule.judge(self.conditions(), facts), Judgement::Requires(_)) {
                 rules.push(rule);
             }
         });

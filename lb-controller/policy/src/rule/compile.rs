@@ -11,11 +11,10 @@ use super::pattern::{HostPattern, METHODS, Matcher, MethodSet, PathPattern, Patt
 use super::{About, BodyRead, BodySource, Field, MatchSource, OnMissing, Outcome, OutcomeSource, RequireSource};
 use super::{Rule, RuleError, RuleSource, Span};
 use crate::body::{BodyFact, BodyFactKind, BodySlot, DEFAULT_MAX_BYTES, Pointer};
-use crate::condition::{Condition, NamedBodyFact, Names};
+use crate::condition::{Condition, ConditionSource, Conditions, Layout, NamedBodyFact, Names};
 use crate::decide::Requirement;
 use crate::level::{Level, Levels, Method};
 use crate::shown::Shown;
-use crate::signal::FactRef;
 use crate::suggest::closest_name;
 use crate::vocabulary::Vocabulary;
 
@@ -28,7 +27,7 @@ pub(super) fn compile(
     sources: &[RuleSource],
     levels: &Levels,
     vocabulary: &Vocabulary,
-) -> Result<Vec<Rule>, Vec<RuleError>> {
+) -> Result<(Vec<Rule>, Conditions), Vec<RuleError>> {
     let mut compiler = Compiler { highest_level: levels.highest(), ..Compiler::new(vocabulary) };
     let mut rules = Vec::with_capacity(sources.len());
     for (index, source) in sources.iter().enumerate() {
@@ -37,7 +36,7 @@ pub(super) fn compile(
         compiler.check_id(&source.id);
         rules.extend(compiler.rule(source));
     }
-    if compiler.errors.is_empty() { Ok(rules) } else { Err(compiler.errors) }
+    if compiler.errors.is_empty() { Ok((rules, compiler.conditions.finish())) } else { Err(compiler.errors) }
 }
 
 /// Compiles what says which requests something is about.
@@ -57,6 +56,9 @@ struct Compiler<'v> {
     errors: Vec<RuleError>,
     /// All facts that rules read from bodies; those that agree on place and kind are one.
     body_facts: Vec<Arc<BodyFact>>,
+    conditions: Layout,
+    /// Rules that require the same share it: see [`super::Outcome`].
+    requirements: BTreeSet<Arc<Requirement>>,
 }
 
 impl<'v> Compiler<'v> {
@@ -69,6 +71,8 @@ impl<'v> Compiler<'v> {
             ids: BTreeSet::new(),
             errors: Vec::new(),
             body_facts: Vec::new(),
+            conditions: Layout::default(),
+            requirements: BTreeSet::new(),
         }
     }
 
@@ -84,13 +88,14 @@ impl<'v> Compiler<'v> {
             _ => Vec::new(),
         };
         let on_missing = self.on_missing(source.on_missing, &source.outcome);
-        let condition = match condition {
-            None => None,
-            Some(compiled) => Some(compiled?),
+        let (condition, source_of_condition) = match condition {
+            None => (None, None),
+            Some(compiled) => compiled.map(|(condition, source)| (Some(condition), Some(source)))?,
         };
-        let body = body_read(body, condition.as_ref());
-        let about = Box::new(About { id: source.id.as_str().into(), matcher: matcher?, body, shown });
-        Some(Rule { condition, outcome: outcome?, on_missing, about })
+        let body = body_read(body, source_of_condition.as_deref());
+        let about =
+            About { id: source.id.as_str().into(), matcher: matcher?, condition: source_of_condition, body, shown };
+        Some(Rule { condition, outcome: outcome?, on_missing, about: Box::new(about) })
     }
 
     fn check_id(&mut self, id: &str) {
@@ -150,8 +155,7 @@ impl<'v> Compiler<'v> {
                 Ok(pointer) => {
                     let interned = self.intern(pointer, fact.kind);
                     let name: Arc<str> = fact.name.as_str().into();
-                    let fact = FactRef::Body { name: name.clone(), slot: interned.slot, kind: interned.kind };
-                    named.push(NamedBodyFact { name, fact });
+                    named.push(NamedBodyFact { name, slot: interned.slot, kind: interned.kind });
                     facts.push(interned);
                 }
                 Err(message) => self.complain(Field::BodyFactPointer(index), message.into(), None),
@@ -170,8 +174,9 @@ impl<'v> Compiler<'v> {
         fact
     }
 
-    fn condition(&mut self, text: &str, body_facts: &[NamedBodyFact]) -> Option<Condition> {
-        match Condition::compile(text, Names { vocabulary: self.vocabulary, body: body_facts }) {
+    fn condition(&mut self, text: &str, body_facts: &[NamedBodyFact]) -> Option<(Condition, Arc<ConditionSource>)> {
+        let names = Names { vocabulary: self.vocabulary, body: body_facts };
+        match self.conditions.add(text, names) {
             Ok(condition) => Some(condition),
             Err(errors) => {
                 for error in errors {
@@ -185,12 +190,12 @@ impl<'v> Compiler<'v> {
     fn outcome(&mut self, source: &RuleSource) -> Option<Outcome> {
         match &source.outcome {
             OutcomeSource::Allow => Some(Outcome::Allow),
-            OutcomeSource::Deny { reason } => Some(Outcome::Deny { reason: reason.clone() }),
-            OutcomeSource::Require(require) => self.requirement(require).map(Outcome::Require),
+            OutcomeSource::Deny { reason } => Some(Outcome::Deny { reason: reason.as_str().into() }),
+            OutcomeSource::Require(require) => self.requirement(require).map(|all| Outcome::Require(self.shared(all))),
             OutcomeSource::Revoke => Some(Outcome::Revoke),
             OutcomeSource::RegenerateApiKey => Some(Outcome::RegenerateApiKey),
             OutcomeSource::Limit(limit) => match limit.compile(source.id.as_str().into()) {
-                Ok(limit) => Some(Outcome::Limit(limit)),
+                Ok(limit) => Some(Outcome::Limit(Box::new(limit))),
                 Err(message) => {
                     self.complain(Field::Limit, message, None);
                     None
@@ -249,19 +254,19 @@ impl<'v> Compiler<'v> {
         let mut shown = Vec::<Shown>::new();
         for (index, name) in source.show.iter().enumerate() {
             let field = Field::RequireShow(index);
-            match body_facts.iter().find(|known| *known.name == **name).map(|known| &known.fact) {
-                Some(FactRef::Body { name, slot, kind }) => {
-                    let fact = Shown { name: name.clone(), slot: *slot, kind: *kind };
+            match body_facts.iter().find(|known| *known.name == **name) {
+                Some(known) => {
+                    let fact = Shown { name: known.name.clone(), slot: known.slot, kind: known.kind };
                     if shown.contains(&fact) {
                         self.complain(field, "it is shown already".into(), None);
                     }
                     shown.push(fact);
                 }
-                _ if body_facts.is_empty() => {
+                None if body_facts.is_empty() => {
                     let help = "what is shown is read from the body: add `body: {facts: …}` to the rule";
                     self.complain(field, format!("this rule reads no `{name}`"), Some(help.into()));
                 }
-                _ => {
+                None => {
                     let known = || body_facts.iter().map(|fact| &*fact.name);
                     let help = match closest_name(name, known()) {
                         Some(close) => format!("did you mean `{close}`?"),
@@ -272,6 +277,15 @@ impl<'v> Compiler<'v> {
             }
         }
         shown
+    }
+
+    fn shared(&mut self, requirement: Requirement) -> Arc<Requirement> {
+        if let Some(known) = self.requirements.get(&requirement) {
+            return known.clone();
+        }
+        let requirement = Arc::new(requirement);
+        self.requirements.insert(requirement.clone());
+        requirement
     }
 
     fn on_missing(&mut self, source: Option<OnMissing>, outcome: &OutcomeSource) -> OnMissing {
@@ -318,8 +332,8 @@ impl<'v> Compiler<'v> {
 }
 
 /// What the rule reads from bodies, which a condition may widen: one that names a GraphQL fact has them read as such.
-fn body_read(declared: Option<BodyRead>, condition: Option<&Condition>) -> Option<BodyRead> {
-    if !condition.is_some_and(Condition::reads_graphql) {
+fn body_read(declared: Option<BodyRead>, condition: Option<&ConditionSource>) -> Option<BodyRead> {
+    if !condition.is_some_and(ConditionSource::reads_graphql) {
         return declared;
     }
     let declared = declared.unwrap_or(BodyRead { max_bytes: DEFAULT_MAX_BYTES, facts: Vec::new(), graphql: true });
