@@ -41,6 +41,8 @@ const LEVEL_OF_FILE: &[(&str, Level)] = &[
     ("attacks_on_requests", Level::Peers),
     ("actions", Level::Peers),
     ("browser", Level::Browser),
+    ("browser_factors", Level::Browser),
+    ("browser_scripts", Level::Browser),
 ];
 
 impl Level {
