@@ -1,12 +1,13 @@
 //! One proof for one request: what was shown and approved goes on, once, and nothing else does.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use lb_tests::site::{Plan, Site};
 use lb_tests::visitor::{Answer, NAVIGATION, Visitor};
+use lb_tests::web_service::WebService;
 use serde_json::json;
 
 const PIN: &str = "271828";
@@ -159,5 +160,26 @@ async fn an_approval_of_less_than_the_rules_show_by_now_counts_for_nothing() -> 
     ensure!(site.origin.refunds() == 0, "nobody has seen what goes on now");
     approve(&site, &mut alice).await?;
     ensure!(refund(&site, &mut alice).await?.status == 201, "what is shown now was approved");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_message_with_a_code_says_what_the_code_approves() -> Result<()> {
+    let carrier = WebService::start(|_| (StatusCode::ACCEPTED, String::new())).await?;
+    let folder = tempfile::tempdir()?;
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "a secret that both of them share")?;
+    let (url, secret) = (carrier.address, secret.display());
+    let rules = RULES.replace("methods: [pin]", "methods: [sms]");
+    let rest = format!("factors: {{sms: {{url: \"http://{url}/\", secret_file: {secret}}}}}\n{rules}");
+    let plan = Plan { of_alice: "    phone: \"+49 151 12345678\"\n".to_owned(), ..Plan::of(&rest) };
+    let Some(site) = Site::start(plan).await? else { return Ok(()) };
+    let mut alice = site.alice().await?;
+    let challenge = site.challenge_url(&refund(&site, &mut alice).await?)?;
+    let sent = alice.post(&challenge, &[], &[("send", "sms")]).await?;
+    ensure!(sent.status == 202, "{}: {}", sent.status, sent.text());
+    let calls = carrier.calls();
+    let text = calls.first().context("nothing was sent")?.json()?["text"].as_str().unwrap_or_default().to_owned();
+    ensure!(text.contains("It confirms: amount=900.00, payee=Ann."), "{text}");
     Ok(())
 }

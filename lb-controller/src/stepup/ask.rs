@@ -8,7 +8,7 @@ use super::account::Account;
 use super::client_kind::ClientKind;
 use super::factor::passkey::{self, Challenge};
 use super::factor::{self, Factor, Input, Shape, developer_key};
-use super::pages::{self, AnswerForm, ChallengePage, Forms, Nonce, html};
+use super::pages::{self, AnswerForm, ApprovePage, ChallengePage, Forms, Nonce, html};
 use super::prove::refused_answer;
 use super::random_id::RandomId;
 use super::session::Session;
@@ -152,6 +152,23 @@ fn page(
         (false, false) => Forms::Own,
     };
     html(status, &nonce, forms, &page)
+}
+
+/// What is approved, and the way to the provider where that is done.
+pub(super) fn approve_at_provider(asked: Asked<'_>) -> OwnResponse {
+    let Asked { request, session, id, view, .. } = asked;
+    let nonce = Nonce::new();
+    let page = ApprovePage {
+        nonce: nonce.text(),
+        host: &request.authority,
+        user: session.user(),
+        method: view.request.method.as_str(),
+        path: &view.request.target,
+        facts: &view.shown.iter().map(shown::for_page).collect::<Vec<_>>(),
+        why: &why(view),
+        action: &format!("/.lb/challenge/{id}/idp"),
+    };
+    html(StatusCode::OK, &nonce, Forms::Elsewhere, &page)
 }
 
 fn answer_form<'a>(factor: &Factor, material: &'a Material) -> AnswerForm<'a> {

@@ -70,6 +70,20 @@ pub(super) struct ChallengePage<'a> {
     pub(super) at_provider: Option<&'a str>,
 }
 
+/// Before the way to an identity provider.
+#[derive(Template)]
+#[template(path = "approve.html")]
+pub(super) struct ApprovePage<'a> {
+    pub(super) nonce: &'a str,
+    pub(super) host: &'a str,
+    pub(super) user: &'a str,
+    pub(super) method: &'a str,
+    pub(super) path: &'a str,
+    pub(super) facts: &'a [(&'a str, String)],
+    pub(super) why: &'a str,
+    pub(super) action: &'a str,
+}
+
 /// How the answer comes.
 pub(super) enum AnswerForm<'a> {
     Typed {

@@ -5,7 +5,7 @@ use lb_policy::Method;
 use serde_json::json;
 
 use super::account::Account;
-use super::ask::Asked;
+use super::ask::{Asked, approve_at_provider};
 use super::check::{Answer, NotProved};
 use super::client_kind::ClientKind;
 use super::device::Device;
@@ -38,9 +38,12 @@ impl StepUp {
             Err(refused) => return refused_answer(request, refused),
         };
         let asked = Asked { visit, request, session, id, view: &view };
+        let is_browser = ClientKind::of(request) == ClientKind::Browser;
         let wanted = request.raw_query().split('&').find_map(|pair| pair.strip_prefix("method="));
         let chosen = view.askable().find(|method| Some(method.name()) == wanted);
         match chosen.or(view.missing.first().copied()) {
+            // Who approves something must have been shown it, and not there.
+            Some(Method::IdentityProvider) if !view.shown.is_empty() && is_browser => approve_at_provider(asked),
             Some(Method::IdentityProvider) => see_other(&format!("/.lb/challenge/{id}/idp")),
             Some(method) => self.ask(asked, method, None),
             None => self.onward(visit.config, request, session, id, &view),
