@@ -62,6 +62,7 @@ impl Event<'_> {
             reason = self.reason,
             required = required.as_deref(),
             had = self.had.as_ref().map(tracing::field::display),
+            shown = self.shown,
             transaction = self.transaction,
             detail = self.detail,
             upstream_status = self.upstream_status,

@@ -5,10 +5,13 @@
 mod answers;
 mod drip;
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
+use bytes::Bytes;
+use http::{HeaderMap, Method};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
@@ -18,17 +21,49 @@ use tokio::net::TcpListener;
 pub struct Origin {
     name: String,
     refunds: AtomicU64,
+    received: Mutex<VecDeque<Received>>,
 }
+
+/// One request as it arrived, its body whole.
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub method: Method,
+    /// Path and query.
+    pub target: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// As many are remembered; a test looks at the last few.
+const MOST_RECEIVED: usize = 256;
 
 impl Origin {
     /// `name` is told in every answer, so that a client sees which backend it reached.
     pub fn new(name: impl Into<String>) -> Arc<Origin> {
-        Arc::new(Origin { name: name.into(), refunds: AtomicU64::new(0) })
+        Arc::new(Origin { name: name.into(), refunds: AtomicU64::new(0), received: Mutex::default() })
     }
 
     /// Refunds that arrived here.
     pub fn refunds(&self) -> u64 {
         self.refunds.load(Ordering::SeqCst)
+    }
+
+    /// The last requests that arrived, but for health checks and streams.
+    pub fn received(&self) -> Vec<Received> {
+        self.received.lock().expect("no holder of this lock panics").iter().cloned().collect()
+    }
+
+    fn remember(&self, head: &http::request::Parts, body: &Bytes) {
+        let mut received = self.received.lock().expect("no holder of this lock panics");
+        if received.len() == MOST_RECEIVED {
+            received.pop_front();
+        }
+        received.push_back(Received {
+            method: head.method.clone(),
+            target: head.uri.to_string(),
+            headers: head.headers.clone(),
+            body: body.clone(),
+        });
     }
 
     /// Serves `listener` until the task is dropped. Paths:

@@ -51,6 +51,9 @@ pub(crate) struct Event<'a> {
     pub(crate) had: Option<Had>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) transaction: Option<&'a str>,
+    /// What rules show of the request to whoever approves it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) shown: Option<&'a str>,
     /// What an operator asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) detail: Option<&'a str>,

@@ -132,7 +132,9 @@ mod tests {
             let raw = pair.public_key_raw();
             let coordinate = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
             let jwk: Jwk = match *name {
-                "EdDSA" => serde_json::from_value(json!({"kty": "OKP", "crv": "Ed25519", "x": coordinate(raw)})).unwrap(),
+                "EdDSA" => {
+                    serde_json::from_value(json!({"kty": "OKP", "crv": "Ed25519", "x": coordinate(raw)})).unwrap()
+                }
                 "RS256" => {
                     let key = EncodingKey::from_rsa_pem(pem.as_bytes()).unwrap();
                     Jwk::from_encoding_key(&key, *algorithm).unwrap()

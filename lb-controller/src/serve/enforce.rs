@@ -1,7 +1,7 @@
 //! What a decision leads to: the request goes on to its backend, or its sender is told why not.
 
 use http::Response;
-use lb_policy::{Decision, Facts, Permit, UnixSeconds};
+use lb_policy::{Decision, Facts, Permit, RouteFacts, UnixSeconds};
 
 use super::access_log::Record;
 use super::body::ResponseBody;
@@ -12,7 +12,7 @@ use crate::config::Route;
 use crate::edge::{Edge, Snapshot};
 use crate::explain::Explained;
 use crate::signals::Sender;
-use crate::stepup::{Credential, Visit};
+use crate::stepup::{ApprovedAction, Credential, Visit};
 
 /// What a request was judged by, besides itself.
 pub(super) struct Judged<'a> {
@@ -20,6 +20,8 @@ pub(super) struct Judged<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) route: &'a Route,
     pub(super) who: facts::Who<'a>,
+    /// Its user approved exactly this request.
+    pub(super) approved: Option<&'a ApprovedAction>,
     pub(super) findings: &'a facts::Findings<'a>,
     pub(super) credential: &'a Credential,
     pub(super) sender: &'a Sender,
@@ -27,7 +29,14 @@ pub(super) struct Judged<'a> {
 
 impl Judged<'_> {
     pub(super) fn facts<'r>(&'r self, now: UnixSeconds, request: &'r Inbound) -> Facts<'r> {
-        facts::gather(now, &self.snapshot.config, request, self.who, self.findings, self.route)
+        let route = RouteFacts { is_public: self.route.public, labels: &self.route.labels };
+        facts::gather(now, &self.snapshot.config, request, self.who, self.findings, route)
+    }
+
+    /// As if nothing had been proved for this request: what was approved is not what the rules show of it now.
+    pub(super) fn without_approval(self) -> Self {
+        let who = facts::Who { proved_for_this_request: &[], ..self.who };
+        Judged { who, approved: None, ..self }
     }
 
     /// For `lb-controller explain`.
@@ -61,7 +70,8 @@ impl Judged<'_> {
             (Decision::Challenge(challenge), Some(session)) => {
                 step_up.challenge(&self.visit, request, session, challenge).await
             }
-            (Decision::LogIn | Decision::Challenge(_), _) => step_up.nobody(&request, self.credential),
+            (Decision::Challenge(challenge), None) => step_up.ask_for_work(&request, &challenge),
+            (Decision::LogIn, _) => step_up.nobody(&request, self.credential),
             (Decision::Deny(denial), _) => {
                 if let (Some(session), Some(rule)) = (session, &denial.revoked_by) {
                     step_up.end_user(self.visit.config, &request, session, rule).await?;
@@ -91,7 +101,8 @@ impl Judged<'_> {
         let (config, route, session) = (self.visit.config, self.route, self.who.session);
         let (host, proved_for) = (request.host.clone(), self.proved_for(&request));
         let (request, kept) = backend_step_up::keep(config, route, &edge.body_memory, request, session).await?;
-        let assertion = session.map(|session| edge.step_up.assertion(config, session, &request, &route.pool));
+        let assertion =
+            session.map(|session| edge.step_up.assertion(config, session, self.approved, &request, &route.pool));
         let pool = route::pool(self.snapshot, route)?;
         let login_over = edge.step_up.login_over(session.filter(|_| request.upgrade.is_some()));
         let mut response = forward::forward(permit, pool, request, assertion, login_over, record).await?;

@@ -1,7 +1,7 @@
 //! Asking for more proof: what each kind of client is told, and what becomes of its request meanwhile.
 
 use http::{StatusCode, header};
-use lb_policy::Challenge;
+use lb_policy::{Challenge, ShownFact};
 use serde_json::json;
 
 use super::body::{self, BodyError};
@@ -12,6 +12,7 @@ use super::pages::{self, Rejection, see_other, with_cookie};
 use super::parking::{Parked, Room};
 use super::random_id::{RandomId, hex, random_bytes};
 use super::session::Session;
+use super::shown;
 use super::terms::{Terms, had, is_per_action, required, with_terms};
 use super::transaction::{BoundRequest, Onward, TRIES, TRIPS, Transaction, hash_secret, sha256};
 use super::{StepUp, Visit, cookies, csrf};
@@ -40,6 +41,9 @@ impl StepUp {
         if challenge.ways.is_empty() {
             return self.impossible(visit, &request, session, &challenge);
         }
+        if let Some(fact) = shown::too_long(&challenge.shown) {
+            return cannot_be_shown(&request, fact);
+        }
         let (id, now) = (RandomId::new(), self.clock.now());
         let secret = cookies::new_transaction_secret(&id);
         let (request, bound, onward) = match self.set_aside(visit, request, session, &challenge, &secret).await {
@@ -61,6 +65,7 @@ impl StepUp {
             opened_at: now,
             expires_at: now + lifetime_seconds,
             request: bound,
+            shown: challenge.shown.clone(),
             unmet: challenge.unmet.clone(),
             terms,
             ways: challenge.ways.clone(),
@@ -181,26 +186,12 @@ impl StepUp {
             rule: Some(&rules.join(",")),
             required: required(challenge),
             had: Some(had(session, &visit.config.step_up.levels, self.clock.now())),
+            shown: shown::in_words(&challenge.shown).as_deref(),
             transaction: transaction.as_deref(),
             body_sha256: body_sha256.map(|hash| hex(&hash)),
             ..self.event_of("challenge", result, request, Some(session))
         }
         .record();
-    }
-}
-
-impl BoundRequest {
-    /// All but the body, which is not read yet.
-    pub(super) fn of(request: &Inbound) -> BoundRequest {
-        let all = |name| request.headers.get_all(name).iter().cloned().collect();
-        BoundRequest {
-            method: request.method.clone(),
-            authority: request.authority.clone(),
-            target: request.target.clone(),
-            content_type: all(header::CONTENT_TYPE),
-            content_encoding: all(header::CONTENT_ENCODING),
-            body_sha256: None,
-        }
     }
 }
 
@@ -220,6 +211,9 @@ fn api_challenge(id: &RandomId, challenge: &Challenge, terms: &Terms, lifetime_s
     });
     if let Some(seconds) = terms.max_age_seconds {
         body["max_age"] = json!(seconds);
+    }
+    if !challenge.shown.is_empty() {
+        body["facts"] = shown::as_json(&challenge.shown);
     }
     with_terms(pages::own(StatusCode::UNAUTHORIZED, "application/problem+json", body.to_string()), terms)
 }
@@ -253,6 +247,17 @@ fn cannot_be_bound(request: &Inbound) -> OwnResponse {
                   and no more than three of yours may wait at once.";
     Rejection { status: StatusCode::PAYLOAD_TOO_LARGE, problem: "too-large", title: "Too large to confirm", detail }
         .answer(request)
+}
+
+/// What is cut off nobody has seen, and a page of it nobody reads.
+fn cannot_be_shown(request: &Inbound, fact: &ShownFact) -> OwnResponse {
+    let detail = format!(
+        "Whoever confirms this has to be shown `{}`, which has more than {} characters.",
+        fact.name,
+        shown::LONGEST_CHARS
+    );
+    let (status, title) = (StatusCode::UNPROCESSABLE_ENTITY, "Too long to confirm");
+    Rejection { status, problem: "fact-too-long", title, detail: &detail }.answer(request)
 }
 
 fn too_many_transactions(request: &Inbound) -> OwnResponse {

@@ -49,6 +49,8 @@ pub(super) struct ChallengePage<'a> {
     pub(super) user: &'a str,
     pub(super) method: &'a str,
     pub(super) path: &'a str,
+    /// Names and values of what is approved.
+    pub(super) facts: &'a [(&'a str, String)],
     pub(super) why: &'a str,
     pub(super) action: &'a str,
     /// Of the method, as rules call it.
@@ -66,6 +68,20 @@ pub(super) struct ChallengePage<'a> {
     pub(super) onward: &'a str,
     /// Where the same can be proved at the user's identity provider.
     pub(super) at_provider: Option<&'a str>,
+}
+
+/// Before the way to an identity provider.
+#[derive(Template)]
+#[template(path = "approve.html")]
+pub(super) struct ApprovePage<'a> {
+    pub(super) nonce: &'a str,
+    pub(super) host: &'a str,
+    pub(super) user: &'a str,
+    pub(super) method: &'a str,
+    pub(super) path: &'a str,
+    pub(super) facts: &'a [(&'a str, String)],
+    pub(super) why: &'a str,
+    pub(super) action: &'a str,
 }
 
 /// How the answer comes.
@@ -92,6 +108,24 @@ pub(super) enum AnswerForm<'a> {
         bits: u8,
         captcha: Option<&'a str>,
     },
+}
+
+#[derive(Template)]
+#[template(path = "work.html")]
+pub(super) struct WorkPage<'a> {
+    pub(super) nonce: &'a str,
+    pub(super) host: &'a str,
+    pub(super) method: &'a str,
+    pub(super) path: &'a str,
+    pub(super) action: &'a str,
+    pub(super) field: &'a str,
+    pub(super) hint: &'a str,
+    pub(super) puzzle: &'a str,
+    pub(super) bits: u8,
+    pub(super) captcha: Option<&'a str>,
+    /// Where there is another way, for those who log in.
+    pub(super) login: Option<&'a str>,
+    pub(super) error: Option<&'a str>,
 }
 
 #[derive(Template)]

@@ -13,6 +13,7 @@ use super::factor::services::Services;
 use super::factor::{self, Shape, recovery, sms};
 use super::pages::{self, Rejection, see_other, with_retry_after};
 use super::prove::refused_answer;
+use super::shown;
 use super::transaction::Refused;
 use crate::audit::Event;
 use crate::serve::respond::OwnResponse;
@@ -23,12 +24,15 @@ struct Message<'a> {
     address: &'a str,
     host: &'a str,
     code: &'a str,
+    /// What it approves; `None`: it is for more than one request.
+    approves: Option<&'a str>,
 }
 
 impl StepUp {
     /// POST with `send=METHOD`: sends a code for this transaction.
     pub(super) async fn send_code(&self, asked: Asked<'_>, name: &str) -> OwnResponse {
-        let Asked { config, request, session, id, view } = asked;
+        let Asked { visit, request, session, id, view } = asked;
+        let config = visit.config;
         let wanted = Method::from_name(name).filter(|method| view.askable().any(|askable| askable == *method));
         let sendable =
             wanted.filter(|method| matches!(factor::of(*method).map(|f| f.input.shape), Some(Shape::Sent(_))));
@@ -37,7 +41,7 @@ impl StepUp {
         let found =
             sendable.zip(account).and_then(|(method, account)| Some((method, address(&account, method)?, account)));
         let Some((method, address, account)) = found else { return refused_answer(request, Refused::Gone) };
-        let aim = self.aim(request, session, id, view);
+        let aim = self.aim(visit, request, session, id, view);
         let bound = Bound::of(&aim, &account, method, &address);
         let code = match self.tools.codes.issue(bound, self.clock.now()) {
             Ok(code) => code,
@@ -46,7 +50,9 @@ impl StepUp {
                 return too_many(request, not_sent);
             }
         };
-        let message = Message { method, address: &address, host: &request.host, code: &recovery::grouped(&code) };
+        let approves = shown::in_words(&view.shown);
+        let (code, approves) = (&*recovery::grouped(&code), approves.as_deref());
+        let message = Message { method, address: &address, host: &request.host, code, approves };
         let sent = self.deliver(&self.services.of(&config.factors), message).await;
         self.audit_sending(asked, method, if sent.is_ok() { "sent" } else { "not-sent" });
         match (sent, ClientKind::of(request)) {
@@ -62,18 +68,20 @@ impl StepUp {
     }
 
     async fn deliver(&self, services: &Services, message: Message<'_>) -> anyhow::Result<()> {
-        let Message { method, address, host, code } = message;
+        let Message { method, address, host, code, approves } = message;
         match (method, &services.mailer, &services.sms) {
             (Method::Email, Some(mailer), _) => {
+                let approves = approves.map(|facts| format!("It confirms: {facts}\n\n")).unwrap_or_default();
                 let text = format!(
-                    "Your code for {host}:\n\n    {code}\n\n\
+                    "Your code for {host}:\n\n    {code}\n\n{approves}\
                      Type it on the page that asked for it, in the same browser, within ten minutes.\n\
                      If you did not ask for it, somebody who knows your password may have: change it.\n"
                 );
                 mailer.send(address, &format!("Your code for {host}"), text).await
             }
             (Method::Sms, _, Some(service)) => {
-                let text = format!("{code} is your code for {host}. Give it to nobody.");
+                let approves = approves.map(|facts| format!(" It confirms: {facts}.")).unwrap_or_default();
+                let text = format!("{code} is your code for {host}.{approves} Give it to nobody.");
                 Ok(sms::send(service, address, &text, self.clock.now()).await?)
             }
             _ => anyhow::bail!("nobody is configured to carry it"),

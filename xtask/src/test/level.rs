@@ -39,7 +39,15 @@ const LEVEL_OF_FILE: &[(&str, Level)] = &[
     ("session_cookies", Level::Peers),
     ("step_up_seen", Level::Peers),
     ("client_certificates", Level::Peers),
+    ("approvals", Level::Peers),
+    ("proof_of_work", Level::Peers),
+    ("factors", Level::Peers),
+    ("attacks_on_proofs", Level::Peers),
+    ("attacks_on_requests", Level::Peers),
+    ("actions", Level::Peers),
     ("browser", Level::Browser),
+    ("browser_factors", Level::Browser),
+    ("browser_scripts", Level::Browser),
 ];
 
 impl Level {
@@ -62,7 +70,7 @@ impl Level {
             Level::Tables => "functions, and servers on loopback",
             Level::Programs => "packet in, verdict, counters and packet out, in the kernel's own runner",
             Level::Namespaces => "real packets between network namespaces",
-            Level::Peers => "the whole program beside other people's: an identity provider",
+            Level::Peers => "the whole program over HTTP, beside other people's: an identity provider, a mail server",
             Level::Browser => "a headless Chromium",
             Level::Scene => "the demo, driven unattended",
         }
