@@ -60,27 +60,23 @@ impl Judged<'_> {
                 let now = edge.clock.now();
                 let permit =
                     within.take(|limits| edge.signals.take(limits, self.sender, now)).map_err(|retry_after| {
-                        self.remember(edge, &self.facts(now, &request), record);
-                        step_up.limited(&request, session, retry_after)
+                        let facts = self.facts(now, &request);
+                        self.remember(edge, &facts, record);
+                        self.audit_limited(edge, &request, &facts, &retry_after.rule, record);
+                        step_up.limited(&request, &retry_after)
                     })?;
                 return self.forward(edge, permit, request, record).await;
             }
             (Decision::Challenge(challenge), Some(session)) => {
-                let challenge = step_up.challenge(&self.visit, request, session, challenge).await;
-                edge.metrics.challenge(respond::challenge_shape(&challenge));
-                challenge
+                step_up.challenge(&self.visit, request, session, challenge).await
             }
-            (Decision::Challenge(challenge), None) => {
-                let challenge = step_up.ask_for_work(&request, &challenge);
-                edge.metrics.challenge(respond::challenge_shape(&challenge));
-                challenge
-            }
+            (Decision::Challenge(challenge), None) => step_up.ask_for_work(&request, &challenge),
             (Decision::LogIn, _) => step_up.nobody(&request, self.credential),
             (Decision::Deny(denial), _) => {
                 if let (Some(session), Some(rule)) = (session, &denial.revoked_by) {
                     step_up.end_user(self.visit.config, &request, session, rule).await?;
                 }
-                step_up.deny(&request, session, &denial)
+                step_up.deny(&request)
             }
             (Decision::Revoke(revocation), session) => {
                 if let Some(session) = session {
@@ -103,13 +99,14 @@ impl Judged<'_> {
         record: &mut Record,
     ) -> Result<Response<ResponseBody>, Early> {
         let (config, route, session) = (self.visit.config, self.route, self.who.session);
-        let host = request.host.clone();
+        let (host, proved_for) = (request.host.clone(), self.proved_for(&request));
         let (request, kept) = backend_step_up::keep(config, route, &edge.body_memory, request, session).await?;
         let assertion =
             session.map(|session| edge.step_up.assertion(config, session, self.approved, &request, &route.pool));
         let pool = route::pool(self.snapshot, route)?;
         let login_over = edge.step_up.login_over(session.filter(|_| request.upgrade.is_some()));
         let mut response = forward::forward(permit, pool, request, assertion, login_over, record).await?;
+        self.audit_forwarded(edge, proved_for.as_ref(), response.status(), record);
         if let (Some(kept), Some(session)) = (kept, session)
             && let Some(requirement) = backend_step_up::asked(&response, &config.step_up.levels)
         {
@@ -117,7 +114,6 @@ impl Judged<'_> {
             let challenge = lb_policy::challenge_for(&facts, backend_step_up::RULE, requirement);
             let challenge = challenge.filter(|_| self.who.proved_for_this_request.is_empty());
             let challenge = edge.step_up.challenge_for_backend(&self.visit, kept, session, challenge).await;
-            edge.metrics.challenge(respond::challenge_shape(&challenge));
             return Ok(challenge.map(ResponseBody::from));
         }
         backend_step_up::hide(response.headers_mut());
