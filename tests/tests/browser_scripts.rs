@@ -21,6 +21,10 @@ struct Scene {
 impl Scene {
     /// `https://shop.test`, and its page at a sibling origin, `https://app.shop.test`.
     async fn start() -> Result<Option<Scene>> {
+        Scene::start_with(configuration).await
+    }
+
+    async fn start_with(configuration: fn(SocketAddr, SocketAddr) -> Result<String>) -> Result<Option<Scene>> {
         if let Some(lacking) = Browser::lacking().or_else(Edge::lacking) {
             ensure!(std::env::var_os("CI").is_none(), "level browser {lacking}");
             writeln!(std::io::stderr(), "SKIPPED: level browser: {lacking}")?;
@@ -106,4 +110,28 @@ async fn so_does_a_page_of_a_sibling_origin_that_is_trusted() -> Result<()> {
     ensure!(outcome.starts_with("201 "), "{outcome}");
     ensure!(scene.origin.refunds() == 1, "{} refunds", scene.origin.refunds());
     Ok(())
+}
+
+/// Where nobody needs a login, and a refund takes some work.
+fn open_to_strangers(address: SocketAddr, backend: SocketAddr) -> Result<String> {
+    let closed = "routes:\n  - {path: /**, pool: shop}\n";
+    let service = service(address, backend);
+    ensure!(service.contains(closed), "the routes are not where they were: {service}");
+    let open = "routes:\n  - {path: /**, pool: shop, public: true}\n";
+    let rules = "factors: {pow: {least_bits: 12}}
+rules: [{id: robots, match: {methods: [POST], paths: [/refunds]}, require: {methods: [pow]}}]\n";
+    Ok([&service.replace(closed, open), &alice()?, rules].concat())
+}
+
+#[tokio::test]
+async fn a_stranger_works_in_a_window_that_closes_itself_and_the_pages_request_goes_on() -> Result<()> {
+    let Some(scene) = Scene::start_with(open_to_strangers).await? else { return Ok(()) };
+    let browser = &scene.browser;
+    browser.open(&format!("https://shop.test:{}/app", scene.port)).await?;
+    let page_window = browser.windows().await?.remove(0);
+    browser.click(&browser.find("#refund:enabled").await?).await?;
+    let outcome = browser.text(&browser.find("#outcome:not(:empty)").await?).await?;
+    ensure!(outcome.starts_with("201 "), "{outcome}");
+    ensure!(scene.origin.refunds() == 1, "{} refunds", scene.origin.refunds());
+    scene.is_alone(&page_window).await
 }
