@@ -190,7 +190,7 @@ impl Bearers {
     }
 
     pub(crate) async fn authenticate(&self, presented: Presented<'_>) -> Result<Arc<VerifiedToken>, TokenRefused> {
-        let key = super::hash(&[presented.token.as_bytes()]);
+        let key = super::sha256(presented.token.as_bytes());
         let verified = match self.recall(&key) {
             Some(outcome) => outcome?,
             None => self.verify(key, presented.token).await?,

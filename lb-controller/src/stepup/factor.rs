@@ -89,6 +89,10 @@ impl FactorVerified {
         self.proved
     }
 
+    pub(super) fn into_account(self) -> AccountId {
+        self.account
+    }
+
     /// Everything that it shows.
     pub(super) fn all(&self) -> impl Iterator<Item = ProvedFactor> {
         std::iter::once(self.proved).chain(self.also.iter().copied())

@@ -116,9 +116,10 @@ impl Session {
             scopes: token.scopes.clone(),
             api_key: None,
         };
-        let factors = factor::token::proved(token).iter().flat_map(FactorVerified::all).collect();
-        let groups = token.groups.clone();
-        Session::for_one_request(factor::token::account(token), groups, factors, (now, token.expires_at), carrier)
+        let proof = factor::token::proved(token);
+        let factors = proof.iter().flat_map(FactorVerified::all).collect();
+        let account = proof.map_or_else(|| factor::token::account(token), FactorVerified::into_account);
+        Session::for_one_request(account, token.groups.clone(), factors, (now, token.expires_at), carrier)
     }
 
     /// Whoever an API key acts for, for one request. A key proves no factor.
