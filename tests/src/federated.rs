@@ -1,16 +1,15 @@
 //! An edge whose users come from the tests' identity provider.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use tokio::net::TcpListener;
 
-use crate::edge::{Edge, free_address, service};
+use crate::edge::{Edge, free_address, service_with};
 use crate::idp::{
     AUDIENCE, CLIENT_ID, CLIENT_SECRET, Idp, OPAQUE_CLIENT_ID, PASSWORD_ACR, ROBOT_CLIENT_SECRET, TWO_FACTOR_ACR,
 };
-use crate::origin::Origin;
+use crate::level;
+use crate::origin::{self, Origin};
 use crate::visitor::{Answer, Visitor};
 
 /// The whole of it, running. Reading needs a session, `/transfer` a strong login, `/recent` a strong one of the last
@@ -23,21 +22,21 @@ pub struct Federated {
 }
 
 impl Federated {
-    /// What is lacking to start it, if anything.
-    pub fn lacking() -> Option<&'static str> {
-        Edge::lacking().or(Idp::lacking())
-    }
-
-    pub async fn start() -> Result<Federated> {
-        let (origin, backend) = origin().await?;
+    /// Starts it; `None`, said aloud, where it cannot run.
+    pub async fn start() -> Result<Option<Federated>> {
+        if level::is_skipped("peers", Edge::lacking().or(Idp::lacking())) {
+            return Ok(None);
+        }
+        let (origin, backend) = origin::start().await?;
         let address = free_address()?;
         let (edge, idp) = tokio::task::spawn_blocking(move || -> Result<_> {
             let idp = Idp::start(address)?;
-            let text = [service(address, backend), provider("corp", &idp), tokens(&idp), RULES.to_owned()].concat();
+            let text = [service_with(address, backend, ROUTES), provider("corp", &idp), tokens(&idp), RULES.to_owned()]
+                .concat();
             Ok((Edge::start_at(address, &text)?, idp))
         })
         .await??;
-        Ok(Federated { edge, idp, origin })
+        Ok(Some(Federated { edge, idp, origin }))
     }
 
     /// Logs somebody in, and says who the edge thinks it is.
@@ -60,15 +59,6 @@ impl Federated {
         let authorization = format!("Bearer {token}");
         Visitor::default().get(&self.edge.url(path), &[("authorization", &authorization)]).await
     }
-}
-
-/// An origin, and its address.
-pub async fn origin() -> Result<(Arc<Origin>, SocketAddr)> {
-    let origin = Origin::new("backend-1");
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let address = listener.local_addr()?;
-    tokio::spawn(Arc::clone(&origin).serve(listener));
-    Ok((origin, address))
 }
 
 /// `identity_providers` with one entry.
@@ -109,6 +99,11 @@ fn tokens(idp: &Idp) -> String {
         ca = ca.display()
     )
 }
+
+/// Backends may ask for more proof themselves under `/vault`.
+const ROUTES: &str = "  - {path: /vault/**, pool: shop, backend_step_up: true}
+  - {path: /**, pool: shop}
+";
 
 pub const RULES: &str = "rules:
   - id: transfer

@@ -22,6 +22,7 @@ pub mod origin;
 pub mod packet;
 pub mod program;
 pub mod running;
+pub mod shop;
 pub mod stage;
 pub mod steady;
 pub mod veth;

@@ -27,12 +27,17 @@ const PAGE: &str = include_str!("shop.html");
 const APP: &str = include_str!("app.html");
 /// The challenge of RFC 9470.
 const ASKS: &str = r#"Bearer error="insufficient_user_authentication", acr_values="urn:lb:acr:2""#;
+/// The same in words that the edge does not know.
+const ASKS_ELSEWHERE: &str = r#"Bearer error="insufficient_user_authentication", acr_values="urn:elsewhere:9""#;
 
 pub(super) async fn answer(origin: Arc<Origin>, request: Request<Incoming>) -> Result<Answer, hyper::Error> {
     let method = request.method().clone();
     // Under /open the edge lets everybody in; the origin has the same there as everywhere.
     let path = request.uri().path();
     let path = path.strip_prefix("/open").filter(|rest| rest.starts_with('/')).unwrap_or(path);
+    if path != "/healthz" {
+        origin.remember(format!("{method} {path}"));
+    }
     Ok(match (method, path) {
         (Method::GET, "/healthz") => text(StatusCode::OK, "text/plain", "ok\n".into()),
         (Method::GET, "/") if wants_html(request.headers()) => text(StatusCode::OK, "text/html", page(&origin)),
@@ -42,8 +47,11 @@ pub(super) async fn answer(origin: Arc<Origin>, request: Request<Incoming>) -> R
         (_, "/slow") => Response::new(Drip::new(10, Duration::from_millis(200)).map_err(never).boxed()),
         (Method::GET, "/ws") => web_socket(request),
         (Method::GET, "/app") => text(StatusCode::OK, "text/html", APP.into()),
-        (_, "/vault") if claims(request.headers()).is_none_or(|claims| claims["acr"] == "urn:lb:acr:1") => asks(),
-        (_, "/vault/never") => asks(),
+        (_, "/vault") if claims(request.headers()).is_none_or(|claims| claims["acr"] == "urn:lb:acr:1") => asks(ASKS),
+        (_, "/vault/never") => asks(ASKS),
+        (_, "/vault/elsewhere") => asks(ASKS_ELSEWHERE),
+        (_, "/events") => stream("text/event-stream"),
+        (_, "/grpc") => stream("application/grpc"),
         _ => json_answer(StatusCode::OK, &received(&origin, request).await?),
     })
 }
@@ -74,9 +82,15 @@ fn claims(headers: &HeaderMap) -> Option<Value> {
     serde_json::from_slice(&payload).ok()
 }
 
-fn asks() -> Answer {
+fn asks(challenge: &'static str) -> Answer {
     let mut answer = text(StatusCode::UNAUTHORIZED, "text/plain", "more proof, please\n".into());
-    answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(ASKS));
+    answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    answer
+}
+
+fn stream(content_type: &'static str) -> Answer {
+    let mut answer = Response::new(Drip::new(u32::MAX, Duration::from_millis(100)).map_err(never).boxed());
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
 }
 

@@ -34,7 +34,13 @@ const LEVEL_OF_FILE: &[(&str, Level)] = &[
     ("federation", Level::Peers),
     ("bearer", Level::Peers),
     ("client_certificates", Level::Peers),
+    ("backend_step_up", Level::Peers),
+    ("clients", Level::Peers),
+    ("cross_origin", Level::Peers),
+    ("streams", Level::Peers),
     ("browser", Level::Browser),
+    ("browser_factors", Level::Browser),
+    ("browser_scripts", Level::Browser),
 ];
 
 impl Level {
