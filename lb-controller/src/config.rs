@@ -331,6 +331,8 @@ pub struct Route {
     pub public: bool,
     /// Its backends may ask for more proof (RFC 9470), and then get the request again.
     pub backend_step_up: bool,
+    /// How long a WebSocket or another stream may last; `None`: as long as it is let.
+    pub max_stream_age: Option<Duration>,
     /// What rules may know of it, by name.
     pub labels: Vec<(String, String)>,
     /// What an access token or API key must have.
@@ -350,6 +352,7 @@ impl Route {
             pool,
             public,
             backend_step_up: false,
+            max_stream_age: None,
             labels: Vec::new(),
             scopes: Vec::new(),
             needs_certificate: false,

@@ -29,6 +29,7 @@ struct Inner {
     workers: workers::Workers,
     decisions: Family<[(&'static str, &'static str); 1], Counter>,
     challenges: Family<[(&'static str, &'static str); 1], Counter>,
+    streams_ended: Family<[(&'static str, &'static str); 1], Counter>,
     access_lines_dropped: Counter,
 }
 
@@ -44,6 +45,12 @@ impl Default for Metrics {
         registry.register("decisions", "Requests by what the rules decided", decisions.clone());
         let challenges = Family::default();
         registry.register("challenges", "Step-up challenges issued, by shape of the answer", challenges.clone());
+        let streams_ended = Family::default();
+        registry.register(
+            "streams_ended",
+            "Streams that were ended before their time, by reason",
+            streams_ended.clone(),
+        );
         let access_lines_dropped = Counter::default();
         registry.register(
             "access_log_dropped",
@@ -57,6 +64,7 @@ impl Default for Metrics {
             workers,
             decisions,
             challenges,
+            streams_ended,
             access_lines_dropped,
         }))
     }
@@ -97,6 +105,11 @@ impl Metrics {
     /// A challenge was issued, in the shape of `browser`, `api`, …
     pub fn challenge(&self, shape: &'static str) {
         self.0.challenges.get_or_create(&[("shape", shape)]).inc();
+    }
+
+    /// A stream was ended because of its `login`, a `proof`, the rules (`denied`) or its `age`.
+    pub fn stream_ended(&self, reason: &'static str) {
+        self.0.streams_ended.get_or_create(&[("reason", reason)]).inc();
     }
 
     pub fn access_line_dropped(&self) {

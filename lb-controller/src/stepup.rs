@@ -49,7 +49,6 @@ mod user_tag;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use http::{HeaderValue, StatusCode};
@@ -78,7 +77,7 @@ use self::user_tag::UserTags;
 use crate::audit::Event;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::identity::{Identities, SeenTokens};
+use crate::identity::{ApiKeys, Identities, SeenTokens};
 use crate::joint::Joint;
 use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
@@ -116,9 +115,6 @@ pub struct Visit<'a> {
     pub joint: &'a Joint,
     pub identities: &'a Identities,
 }
-
-/// How long a tunnel may outlive its login.
-const LOGIN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Numbers for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,16 +217,14 @@ impl StepUp {
         (!self.revocations.is_ended(session)).then(|| self.session_cookie(host, &refreshed))
     }
 
-    /// Waits until the login that `session` came of is over, by logout or by its time; without one, for ever. Tunnels end
-    /// with it: nothing that passes through them is asked who sent it.
-    pub fn login_over(&self, session: Option<&Session>) -> impl Future<Output = ()> + use<> {
-        let (revocations, clock, session) = (self.revocations.clone(), self.clock.clone(), session.cloned());
-        async move {
-            let Some(session) = session else { return std::future::pending().await };
-            while clock.now() < session.ends_at && !revocations.is_login_ended(&session) {
-                tokio::time::sleep(LOGIN_CHECK_INTERVAL).await;
-            }
-        }
+    /// Whether what `session` came of still counts, for a stream that goes on. Its idle clock does not run meanwhile, and a
+    /// rise in level ends the session but not the login.
+    pub(crate) fn goes_on(&self, config: &Config, keys: &ApiKeys, session: &Session) -> bool {
+        let now = self.clock.now();
+        now < session.ends_at
+            && !self.revocations.is_login_ended(session)
+            && (!session.is_by_cookie() || session.is_admitted_at(config, now))
+            && session.api_key().is_none_or(|key| keys.still_opens(key.id, key.made_at, now))
     }
 
     fn session_cookie(&self, host: &str, session: &Session) -> HeaderValue {

@@ -58,7 +58,12 @@ impl Browser {
         let session = session.await.context("Chromium does not start")??;
         let session = session["sessionId"].as_str().context("chromedriver gave no session")?.to_owned();
         let browser = Browser { driver, session, _process: process, _profile: profile };
-        browser.post("timeouts", json!({"implicit": APPEARS_WITHIN.as_millis() as u64})).await?;
+        browser
+            .post(
+                "timeouts",
+                json!({"implicit": APPEARS_WITHIN.as_millis() as u64, "script": APPEARS_WITHIN.as_millis() as u64}),
+            )
+            .await?;
         Ok(browser)
     }
 
@@ -126,6 +131,11 @@ impl Browser {
     /// What a screen reader calls the element, as the browser itself computes it.
     pub async fn accessible_name(&self, element: &Element) -> Result<String> {
         self.get_text(&format!("element/{}/computedlabel", element.0)).await
+    }
+
+    /// Runs a script in the page, whose last argument is a function to be called with the outcome.
+    pub async fn run(&self, script: &str) -> Result<Value> {
+        self.post("execute/async", json!({"script": script, "args": []})).await
     }
 
     /// Gives the browser a device of its own for passkeys, whose user is always there and willing (WebDriver extension of

@@ -26,6 +26,29 @@ pub(crate) mod trust;
 
 pub use trust::OwnCertificate;
 
+/// A response over h2 that goes on.
+#[derive(Debug)]
+pub struct Streaming {
+    pub status: StatusCode,
+    body: h2::RecvStream,
+}
+
+impl Streaming {
+    /// What comes next; `None`: the data has ended.
+    pub async fn data(&mut self) -> Result<Option<Bytes>> {
+        let data = timeout(DEADLINE, self.body.data()).await.context("nothing comes")?.transpose()?;
+        if let Some(data) = &data {
+            self.body.flow_control().release_capacity(data.len())?;
+        }
+        Ok(data)
+    }
+
+    /// What came behind the data, if anything.
+    pub async fn trailers(&mut self) -> Result<Option<HeaderMap>> {
+        Ok(timeout(DEADLINE, self.body.trailers()).await.context("the stream does not end")??)
+    }
+}
+
 /// Nothing in these exchanges takes long; what does is stuck.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -134,6 +157,19 @@ impl Client {
             is_trailers_only,
             reset: reset.ok().and_then(Result::ok),
         })
+    }
+
+    /// POSTs nothing over h2.
+    pub async fn stream(&self, path: &str, headers: &[(&str, &str)]) -> Result<Streaming> {
+        let (mut send, connection) = h2::client::handshake(self.connect(Protocol::Http2).await?).await?;
+        tokio::spawn(connection);
+        let mut request = self.request(path, Protocol::Http2)?;
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (response, _) = send.send_request(request.body(())?, true)?;
+        let (head, body) = timeout(DEADLINE, response).await.context("no answer")??.into_parts();
+        Ok(Streaming { status: head.status, body })
     }
 
     /// Upgrades to WebSocket, sends a message and waits for its echo.

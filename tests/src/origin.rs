@@ -71,7 +71,7 @@ impl Origin {
     /// | `GET /refunds` | `{"backend", "count"}` |
     /// | `/stream` | the request's body, piece by piece as it arrives |
     /// | `/slow` | ten pieces over two seconds |
-    /// | `/ws` | WebSocket, every message sent back |
+    /// | `/ws`, and whatever ends in it | WebSocket, every message sent back |
     /// | `/app` | a page whose script asks for a refund |
     /// | `/vault` | 401 with RFC 9470's challenge until the assertion says level 2 |
     /// | `/vault/never` | the same, whatever it says |

@@ -71,7 +71,12 @@ impl Inbound {
     /// A second one of the same bytes. `None` while the body still streams, or the client waits for an upgrade.
     pub fn copy(&self) -> Option<Inbound> {
         let InboundBody::Whole(body) = &self.body else { return None };
-        self.upgrade.is_none().then(|| Inbound {
+        self.upgrade.is_none().then(|| Inbound { body: InboundBody::Whole(body.clone()), ..self.head() })
+    }
+
+    /// A second one without the body, to be judged and not to be sent.
+    pub fn head(&self) -> Inbound {
+        Inbound {
             id: self.id,
             method: self.method.clone(),
             authority: self.authority.clone(),
@@ -79,11 +84,11 @@ impl Inbound {
             path: self.path.clone(),
             target: self.target.clone(),
             headers: self.headers.clone(),
-            body: InboundBody::Whole(body.clone()),
+            body: InboundBody::Whole(Bytes::new()),
             client: self.client,
             certificate: self.certificate.clone(),
             upgrade: None,
-        })
+        }
     }
 
     pub fn raw_query(&self) -> &str {

@@ -45,7 +45,7 @@ pub(super) async fn answer(origin: Arc<Origin>, request: Request<Incoming>) -> R
         (Method::GET, "/refunds") => json_answer(StatusCode::OK, &refund_count(&origin)),
         (_, "/stream") => Response::new(request.into_body().boxed()),
         (_, "/slow") => Response::new(Drip::new(10, Duration::from_millis(200)).map_err(never).boxed()),
-        (Method::GET, "/ws") => web_socket(request),
+        (Method::GET, path) if path.ends_with("/ws") => web_socket(request),
         (Method::GET, "/app") => text(StatusCode::OK, "text/html", APP.into()),
         (_, "/vault") if claims(request.headers()).is_none_or(|claims| claims["acr"] == "urn:lb:acr:1") => asks(ASKS),
         (_, "/vault/never") => asks(ASKS),
