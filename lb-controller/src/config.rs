@@ -20,6 +20,7 @@ mod compile;
 mod diagnostic;
 mod factors;
 mod identity;
+mod pages;
 mod section;
 mod taken_in;
 mod tree;
@@ -34,6 +35,7 @@ pub use identity::{
     Assurance, CertificateUser, ClaimNames, ClientAuthentication, ClientCertificates, Freshness, IdentityProvider,
     IntrospectionClient, PeerConfig, Profile, Secret, TokenIssuer, is_https_url,
 };
+pub use pages::{Logo, Look, PagesConfig};
 pub use taken_in::TakenIn;
 pub use watch::{Known, WatchError, Watcher};
 
@@ -106,6 +108,8 @@ pub struct Config {
     pub protected_networks: Vec<IpNet>,
     pub lists: ListsConfig,
     pub factors: FactorsConfig,
+    /// Shared with every request: its answer may be a page.
+    pub pages: Arc<PagesConfig>,
     pub step_up: StepUpConfig,
     /// Where the audit trail is kept besides the log; `None`: nowhere.
     pub audit: Option<TrailConfig>,

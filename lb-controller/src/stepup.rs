@@ -28,6 +28,7 @@ mod outcome;
 mod own_pages;
 mod pages;
 mod parking;
+mod preview;
 mod private_file;
 mod prove;
 mod random_id;
@@ -66,6 +67,7 @@ use self::factor::services::CurrentServices;
 use self::factor::{Owner, Tools};
 use self::pages::Rejection;
 use self::parking::ParkingLot;
+pub(crate) use self::preview::{Preview, all as previews};
 use self::revocation::Revocations;
 use self::seal::{Purpose, Sealer};
 use self::self_service::{Enrolling, Permissions};
@@ -83,6 +85,7 @@ use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
 use crate::signals::FailedProofs;
 use crate::store::Store;
+use crate::texts::say;
 
 /// The step-up engine of one host.
 pub struct StepUp {
@@ -244,9 +247,13 @@ impl StepUp {
     fn forged(&self, request: &Inbound, session: Option<&Session>) -> OwnResponse {
         let tag = session.map(|session| self.tags.tag(session.user()));
         self.event("csrf", "refused", request, tag.as_deref()).record();
-        let detail = "It was sent by a page of another site. If you meant to do this, do it from the site itself.";
-        Rejection { status: StatusCode::FORBIDDEN, problem: "cross-site", title: "Sent from elsewhere", detail }
-            .answer(request)
+        Rejection {
+            status: StatusCode::FORBIDDEN,
+            problem: "cross-site",
+            title: say::cross_site(),
+            detail: say::cross_site_about(),
+        }
+        .answer(request)
     }
 
     /// No proof would help. The client is not told which rule it was.
@@ -254,8 +261,13 @@ impl StepUp {
         let tag = session.map(|session| self.tags.tag(session.user()));
         let event = self.event("deny", &denial.reason, request, tag.as_deref());
         Event { rule: Some(&denial.rule), ..event }.record();
-        let detail = "The rules of this service do not allow this request.";
-        Rejection { status: StatusCode::FORBIDDEN, problem: "denied", title: "Not allowed", detail }.answer(request)
+        Rejection {
+            status: StatusCode::FORBIDDEN,
+            problem: "denied",
+            title: say::denied(),
+            detail: say::denied_about(),
+        }
+        .answer(request)
     }
 
     /// What the session's user could prove, for decisions to ask.

@@ -22,6 +22,10 @@ const APPEARS_WITHIN: Duration = Duration::from_secs(10);
 /// The key under which WebDriver hands out elements (WebDriver section 12.1).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
+/// Keys that are no characters (WebDriver section 17.4.2).
+pub const TAB: &str = "\u{e004}";
+pub const ENTER: &str = "\u{e007}";
+
 /// One browser with an empty profile. Dropping it ends it.
 #[derive(Debug)]
 pub struct Browser {
@@ -112,6 +116,14 @@ impl Browser {
     /// Types into the element, as a keyboard would.
     pub async fn type_into(&self, element: &Element, text: &str) -> Result<()> {
         self.post(&format!("element/{}/value", element.0), json!({ "text": text })).await.map(drop)
+    }
+
+    /// Presses keys one after the other, whatever they go to then; see [`TAB`] and [`ENTER`].
+    pub async fn press_keys(&self, keys: &str) -> Result<()> {
+        let press = |key: char| [json!({"type": "keyDown", "value": key}), json!({"type": "keyUp", "value": key})];
+        let keyboard: Vec<Value> = keys.chars().flat_map(press).collect();
+        let actions = json!({"actions": [{"type": "key", "id": "keyboard", "actions": keyboard}]});
+        self.post("actions", actions).await.map(drop)
     }
 
     pub async fn click(&self, element: &Element) -> Result<()> {

@@ -1,8 +1,8 @@
 //! The step-up as people meet it: a real browser before the real controller.
 
 use anyhow::{Result, ensure};
-use lb_tests::browser::Browser;
-use lb_tests::edge::{USER, totp_code};
+use lb_tests::browser::{Browser, ENTER, TAB};
+use lb_tests::edge::{PASSWORD, USER, totp_code};
 use lb_tests::shop::{Customer, usual};
 use lb_tests::{level, origin};
 
@@ -68,6 +68,43 @@ async fn without_javascript_the_same_way_leads_to_the_same_end() -> Result<()> {
     customer.browser.arrives_at("/.lb/resume/").await?;
     ensure!(customer.shop.origin.refunds() == 0, "without JavaScript somebody else sent the refund on");
     customer.submit().await?;
+    customer.refund_went_through_once().await
+}
+
+/// Presses keys until the keyboard is at what a screen reader calls `name`.
+async fn tab_to(browser: &Browser, name: &str) -> Result<()> {
+    for _ in 0..10 {
+        if browser.accessible_name(&browser.focused().await?).await? == name {
+            return Ok(());
+        }
+        browser.press_keys(TAB).await?;
+    }
+    anyhow::bail!("the keyboard does not come to {name:?} on {}", browser.url().await?)
+}
+
+#[tokio::test]
+async fn by_keyboard_alone_somebody_logs_in_steps_up_and_gets_the_refund() -> Result<()> {
+    let Some(customer) = Customer::enter(true, usual).await? else { return Ok(()) };
+    let browser = &customer.browser;
+    browser.open(&customer.url("/")).await?;
+    browser.arrives_at("/.lb/login").await?;
+    for (field, text) in [("User name", USER), ("Password", PASSWORD)] {
+        tab_to(browser, field).await?;
+        browser.press_keys(text).await?;
+    }
+    browser.press_keys(ENTER).await?;
+    browser.find("#backend").await?;
+    tab_to(browser, "Refund, in euros").await?;
+    browser.press_keys(ENTER).await?;
+    browser.arrives_at("/.lb/challenge/").await?;
+    tab_to(browser, "6-digit code").await?;
+    browser.press_keys("000000").await?;
+    browser.press_keys(ENTER).await?;
+    error_is_accessible(browser, "code").await?;
+    tab_to(browser, "6-digit code").await?;
+    browser.press_keys(&totp_code(0)?).await?;
+    tab_to(browser, "Confirm").await?;
+    browser.press_keys(ENTER).await?;
     customer.refund_went_through_once().await
 }
 

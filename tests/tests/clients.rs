@@ -12,6 +12,11 @@ fn configuration(address: SocketAddr, backend: SocketAddr) -> Result<String> {
     let exports = "  - id: exports
     match: {paths: [/exports/**, /shop.Exports/**]}
     require: {level: 2}
+  - id: delete-everything
+    match: {paths: [/graphql]}
+    when: '\"deleteAll\" in graphql.fields'
+    on_missing: skip
+    require: {level: 2}
 ";
     Ok([&service(address, backend), &alice()?, RULES, exports].concat())
 }
@@ -158,6 +163,33 @@ async fn a_code_given_in_one_tab_serves_the_other() -> Result<()> {
     for path in ["/exports/orders", "/exports/users"] {
         let answer = alice.get(&shop.url(path), NAVIGATION).await?;
         ensure!(answer.status == 200, "{path}: {} {}", answer.status, answer.text());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_graphql_operation_in_the_url_is_judged_like_one_in_the_body() -> Result<()> {
+    let Some(shop) = Shop::open(configuration).await? else { return Ok(()) };
+    let mut alice = shop.log_in().await?;
+    let harmless = "query=%7Bme%7D";
+    let harmful = "query=mutation%20%7B%20harmless%3A%20deleteAll%20%7D";
+    let (delete_in_body, ask_in_body) = (r#"{"query": "mutation { deleteAll }"}"#, r#"{"query": "{ me }"}"#);
+    let rows: &[(&str, &str, &str, &str, u16)] = &[
+        ("a harmless query", "GET", harmless, "", 200),
+        ("a harmful one under another name", "GET", harmful, "", 401),
+        ("the same in the URL of a POST", "POST", harmful, "", 401),
+        ("in a body", "POST", "", delete_in_body, 401),
+        ("harmless in a body", "POST", "", ask_in_body, 200),
+        ("harmful in the URL, harmless in the body", "POST", harmful, ask_in_body, 400),
+        ("twice in the URL", "GET", &[harmless, harmful].join("&"), "", 400),
+        ("in capitals beside it", "GET", &[harmless, "Query=x"].join("&"), "", 400),
+        ("no operation at all", "GET", "page=2", "", 200),
+    ];
+    for (name, method, query, body, status) in rows {
+        let url = shop.url(&format!("/graphql?{query}"));
+        let json = [("content-type", "application/json")];
+        let answer = alice.send(method, &url, &json, (*body).to_owned()).await?;
+        ensure!(answer.status == *status, "{name}: {} {}", answer.status, answer.text());
     }
     Ok(())
 }

@@ -40,8 +40,9 @@ pub async fn read_body(
     needs.check_headers(content_type(headers), content_encoding(headers), length).map_err(unfit)?;
     let max_bytes = length.unwrap_or(needs.max_bytes).min(needs.max_bytes);
     let bytes = hold_body(memory, request.body, max_bytes, session.is_none()).await?;
-    let facts = needs.read(content_type(&request.headers), &bytes).map_err(unfit)?;
+    let mut facts = needs.read(content_type(&request.headers), &bytes).map_err(unfit)?;
     request.body = InboundBody::Whole(bytes);
+    needs.read_query(request.raw_query(), &mut facts).map_err(unfit)?;
     Ok((request, facts))
 }
 

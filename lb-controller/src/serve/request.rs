@@ -7,8 +7,10 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use hyper::body::Incoming;
 
+use crate::config::PagesConfig;
 use crate::serve::access_log::RequestId;
 use crate::serve::client_certificate::ClientCertificate;
+use crate::texts::Texts;
 
 /// The other end of one connection.
 #[derive(Clone, Debug)]
@@ -45,6 +47,8 @@ pub struct Inbound {
     pub client: Client,
     /// Of the connection.
     pub certificate: Option<Arc<ClientCertificate>>,
+    /// How pages that answer it look, and in which languages they can speak.
+    pub pages: Arc<PagesConfig>,
     /// Present when the client asked for an upgrade (WebSocket): hyper's handle and the protocol's name.
     pub upgrade: Option<(hyper::upgrade::OnUpgrade, String)>,
 }
@@ -87,8 +91,15 @@ impl Inbound {
             body: InboundBody::Whole(Bytes::new()),
             client: self.client,
             certificate: self.certificate.clone(),
+            pages: self.pages.clone(),
             upgrade: None,
         }
+    }
+
+    /// The texts in the language that its sender reads best.
+    pub fn texts(&self) -> &Texts {
+        let accepted = self.headers.get(http::header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+        self.pages.texts.best_for(accepted)
     }
 
     pub fn raw_query(&self) -> &str {

@@ -2,7 +2,7 @@
 
 mod frames;
 #[cfg(any(test, fuzzing))]
-pub mod fuzzing;
+pub(super) mod fuzzing;
 mod relay;
 
 use std::cell::Cell;

@@ -37,6 +37,7 @@ const LEVEL_OF_FILE: &[(&str, Level)] = &[
     ("backend_step_up", Level::Peers),
     ("clients", Level::Peers),
     ("cross_origin", Level::Peers),
+    ("pages", Level::Peers),
     ("streams", Level::Peers),
     ("browser", Level::Browser),
     ("browser_factors", Level::Browser),
