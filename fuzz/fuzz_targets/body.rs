@@ -15,7 +15,7 @@ const FACTS: [(&str, BodyFactKind); 4] = [
     ("express", BodyFactKind::Boolean),
 ];
 
-static REQUEST: RequestFacts<'_> = RequestFacts {
+const REQUEST: RequestFacts<'static> = RequestFacts {
     method: "POST",
     host: "shop.example",
     path: "/",

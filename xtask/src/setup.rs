@@ -8,9 +8,10 @@ pub(crate) mod python;
 pub(crate) mod tool;
 mod toolchain;
 
+use std::fs::{self, File, TryLockError};
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::paths::Workspace;
 
@@ -42,6 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Makes the machine ready and returns the path of the matching bpf-linker.
 pub(crate) fn ensure(workspace: &Workspace, purpose: Purpose) -> Result<PathBuf> {
+    let _alone = alone(workspace)?;
     // Packages first: the linker below is compiled, and a machine without a C compiler cannot link it.
     packages::ensure(purpose)?;
     toolchain::ensure(workspace, &["rust-src"])?;
@@ -59,8 +61,24 @@ pub(crate) fn ensure(workspace: &Workspace, purpose: Purpose) -> Result<PathBuf>
     linker::ensure(workspace)
 }
 
+/// Two at once would build into one folder, and the one that is done first would take it from under the other. Ends with
+/// the file.
+fn alone(workspace: &Workspace) -> Result<File> {
+    let path = workspace.tools().join("setup.lock");
+    fs::create_dir_all(workspace.tools()).with_context(|| format!("creating {}", workspace.tools().display()))?;
+    let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => return Ok(file),
+        Err(TryLockError::WouldBlock) => eprintln!("==> Waiting for another setup of this checkout to end"),
+        Err(TryLockError::Error(error)) => return Err(error).with_context(|| format!("locking {}", path.display())),
+    }
+    file.lock().with_context(|| format!("locking {}", path.display()))?;
+    Ok(file)
+}
+
 /// Provides what fuzzing needs and returns the path of cargo-fuzz.
 pub(crate) fn ensure_fuzzer(workspace: &Workspace) -> Result<PathBuf> {
+    let _alone = alone(workspace)?;
     packages::ensure_for_fuzzing()?;
     tool::CARGO_FUZZ.ensure(workspace)
 }

@@ -87,14 +87,21 @@ fn main() {
 
 /// A rule with a condition as people write them; none of them asks for more than the session has.
 fn rule(id: &str, hosts: &[&str], paths: &[&str], variant: usize) -> RuleSource {
-    const CONDITIONS: [&str; 6] = [
-        "\"admins\" in session.groups && !(client.address in [cidr(\"192.0.2.0/24\"), cidr(\"2001:db8::/32\")])",
-        "session.level >= 1 && request.headers[\"user-agent\"].contains(\"curl\")",
-        "signals.failed_logins_10m > 3 || threat >= \"elevated\"",
-        "!client.device_known && !(client.country in session.usual_countries)",
-        "session.factor_age.password > duration(\"8h\") && request.path.endsWith(\"/export\")",
-        "client.country != \"DE\" || client.asn in [64496, 64497]",
-    ];
+    let condition = match variant % 6 {
+        0 => format!(
+            "\"admins-{variant}\" in session.groups \
+             && !(client.address in [cidr(\"192.0.2.{}/32\"), cidr(\"2001:db8::/32\")])",
+            variant % 256
+        ),
+        1 => format!("session.level >= 1 && request.headers[\"user-agent\"].contains(\"curl/{variant}\")"),
+        2 => format!("signals.failed_logins_10m > {} || threat >= \"elevated\"", 3 + variant),
+        3 => format!("client.asn == {variant} || !client.device_known && !(client.country in session.usual_countries)"),
+        4 => format!(
+            "session.factor_age.password > duration(\"{}s\") && request.path.endsWith(\"/export\")",
+            28_800 + variant
+        ),
+        _ => format!("client.country != \"DE\" || client.asn in [64496, {}]", 65_000 + variant),
+    };
     let texts = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
     let require = RequireSource { level: Some(2), max_age_seconds: Some(900), ..RequireSource::default() };
     RuleSource {
@@ -105,7 +112,7 @@ fn rule(id: &str, hosts: &[&str], paths: &[&str], variant: usize) -> RuleSource 
             paths: texts(paths),
         },
         body: None,
-        when: (!variant.is_multiple_of(7)).then(|| CONDITIONS[variant % CONDITIONS.len()].into()),
+        when: (!variant.is_multiple_of(7)).then_some(condition),
         outcome: OutcomeSource::Require(require),
         on_missing: None,
     }

@@ -1,7 +1,8 @@
 //! Conditions: CEL syntax in, a closed and typed form out.
 //!
-//! The text is parsed by a CEL parser, checked against the table of facts, and lowered to [`Test`]. No interpreter of
-//! CEL runs on a request: there is nothing to loop, allocate or convert, and what is not in [`Test`] cannot happen.
+//! The text is parsed by a CEL parser, checked against the table of facts into a [`Test`], and laid out in [`Conditions`]
+//! beside those of all other rules. No interpreter of CEL runs on a request: there is nothing to loop, allocate or convert,
+//! and what is not in [`Test`] cannot happen.
 //!
 //! A fact that the request lacks makes a condition [`Truth::Missing`] unless the rest decides it; what then happens is
 //! for the rule's `on_missing` to say, never for an error to swallow.
@@ -13,6 +14,7 @@ use alloc::vec::Vec;
 
 use memchr::memmem::Finder;
 
+use crate::body::{BodyFactKind, BodySlot};
 use crate::decimal::Decimal;
 use crate::facts::Facts;
 use crate::network::Network;
@@ -24,8 +26,11 @@ use crate::vocabulary::Vocabulary;
 
 mod check;
 mod evaluate;
+mod layout;
 mod parse;
 mod span;
+
+pub(crate) use layout::{Conditions, Layout};
 
 /// The value of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,13 +41,12 @@ pub enum Truth {
     Missing,
 }
 
-/// A compiled condition.
-#[derive(Debug)]
+/// One of [`Conditions`].
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Condition {
-    root: Test,
-    /// A session could turn it from missing into one that holds or does not.
+    /// Its first step.
+    start: u32,
     needs_session: bool,
-    pub(crate) source: Box<ConditionSource>,
 }
 
 /// What is needed to explain a condition, and not to evaluate it: kept apart, so that evaluating touches less memory.
@@ -64,7 +68,14 @@ pub(crate) struct ConditionError {
 /// A fact that one rule reads from bodies, by the name it gave.
 pub(crate) struct NamedBodyFact {
     pub(crate) name: Arc<str>,
-    pub(crate) fact: FactRef,
+    pub(crate) slot: BodySlot,
+    pub(crate) kind: BodyFactKind,
+}
+
+impl NamedBodyFact {
+    fn fact(&self) -> FactRef {
+        FactRef::Body { name: self.name.clone(), slot: self.slot, kind: self.kind }
+    }
 }
 
 /// What one condition may name.
@@ -75,7 +86,7 @@ pub(crate) struct Names<'a> {
     pub(crate) body: &'a [NamedBodyFact],
 }
 
-/// Anything that is true, false or missing.
+/// Anything that is true, false or missing, as the checker leaves it.
 #[derive(Debug)]
 enum Test {
     Constant(bool),
@@ -144,32 +155,26 @@ enum TextRelation {
 }
 
 impl Condition {
-    /// Parses, checks and lowers `text`. All errors are returned, not only the first.
-    pub(crate) fn compile(text: &str, names: Names<'_>) -> Result<Condition, Vec<ConditionError>> {
-        let syntax = parse::parse(text)?;
-        let (root, facts) = check::check(&syntax, names)?;
-        let needs_session = facts.iter().any(FactRef::needs_session);
-        Ok(Condition { root, needs_session, source: Box::new(ConditionSource { text: text.into(), facts }) })
+    pub(crate) fn evaluate(self, conditions: &Conditions, facts: &Facts<'_>) -> Truth {
+        conditions.evaluate(self.start, facts)
     }
 
-    pub(crate) fn evaluate(&self, facts: &Facts<'_>) -> Truth {
-        self.root.evaluate(&evaluate::Scope { facts, entry: None })
+    /// Whether a session could turn a missing condition into one that holds or does not.
+    pub(crate) fn needs_session(self) -> bool {
+        self.needs_session
     }
+}
 
+impl ConditionSource {
     /// Whether it goes by the GraphQL operation in the body.
     pub(crate) fn reads_graphql(&self) -> bool {
         let is_graphql =
             |fact: &FactRef| matches!(fact, FactRef::Signal(signal) if signal.name.starts_with(GRAPHQL_PREFIX));
-        self.source.facts.iter().any(is_graphql)
+        self.facts.iter().any(is_graphql)
     }
 
     pub(crate) fn reads_query_parameters(&self) -> bool {
-        self.source.facts.iter().any(|fact| matches!(fact, FactRef::QueryParameter(_)))
-    }
-
-    /// Whether a session could turn a missing condition into one that holds or does not.
-    pub(crate) fn needs_session(&self) -> bool {
-        self.needs_session
+        self.facts.iter().any(|fact| matches!(fact, FactRef::QueryParameter(_)))
     }
 }
 

@@ -66,7 +66,7 @@ impl Challenge {
 }
 
 /// What one rule requires; all that is set must hold. With only an age set, any one factor of that age will do.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Requirement {
     /// Reached by the proofs that count: see `max_age_seconds` and `per_action`.
     pub level: Option<Level>,
@@ -95,7 +95,7 @@ impl RuleSet {
     /// must be met, and at last all limits must have room.
     pub fn decide(&self, facts: &Facts<'_>) -> Decision {
         let mut tally = Tally::new(Proofs::of(facts));
-        self.for_each_candidate(&facts.request, &mut |rule| tally.add(rule, rule.judge(facts)));
+        self.for_each_candidate(&facts.request, &mut |rule| tally.add(rule, rule.judge(self.conditions(), facts)));
         tally.decide(facts)
     }
 }
@@ -109,6 +109,7 @@ struct Tally<'r, 'f> {
     needs_session: bool,
     needs_no_session: bool,
     unmet: Vec<(&'r Rule, &'r Requirement)>,
+    last_met: Option<&'r Requirement>,
     limits: Vec<&'r Limit>,
 }
 
@@ -122,6 +123,7 @@ impl<'r, 'f> Tally<'r, 'f> {
             needs_session: false,
             needs_no_session: false,
             unmet: Vec::new(),
+            last_met: None,
             limits: Vec::new(),
         }
     }
@@ -145,9 +147,23 @@ impl<'r, 'f> Tally<'r, 'f> {
             Judgement::Limits(limit) => self.limits.push(limit),
             Judgement::Requires(requirement) => {
                 self.needs_session = true;
-                if !self.proofs.meet(requirement) {
+                if !self.is_met(requirement) {
                     self.unmet.push((rule, requirement));
                 }
+            }
+        }
+    }
+
+    /// Many rules share one requirement, and what they share is one object: it is weighed once.
+    fn is_met(&mut self, requirement: &'r Requirement) -> bool {
+        match self.last_met {
+            Some(last) if core::ptr::eq(last, requirement) => true,
+            _ => {
+                let is_met = self.proofs.meet(requirement);
+                if is_met {
+                    self.last_met = Some(requirement);
+                }
+                is_met
             }
         }
     }

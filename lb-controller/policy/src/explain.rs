@@ -4,7 +4,7 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::condition::{Condition, Truth};
+use crate::condition::{Condition, ConditionSource, Conditions, Truth};
 use crate::decide::{Challenge, Decision, Denial, Requirement, Revocation};
 use crate::facts::Facts;
 use crate::level::{Level, Method, ProvedFactor};
@@ -116,7 +116,7 @@ impl RuleSet {
     /// Decides as [`RuleSet::decide`] does, and tells how every rule took part.
     pub fn explain(&self, facts: &Facts<'_>) -> Explanation {
         Explanation {
-            rules: self.rules().iter().map(|rule| explain_rule(rule, facts)).collect(),
+            rules: self.rules().map(|rule| explain_rule(self.conditions(), rule, facts)).collect(),
             decision: Summary::from(self.decide(facts)),
         }
     }
@@ -136,7 +136,7 @@ impl From<Decision> for Summary {
     }
 }
 
-fn explain_rule(rule: &Rule, facts: &Facts<'_>) -> RuleExplanation {
+fn explain_rule(conditions: &Conditions, rule: &Rule, facts: &Facts<'_>) -> RuleExplanation {
     let matched = explain_match(&rule.about.matcher, facts);
     let is_candidate = matched == MatchExplanation::Matched;
     RuleExplanation {
@@ -144,10 +144,10 @@ fn explain_rule(rule: &Rule, facts: &Facts<'_>) -> RuleExplanation {
         matched,
         condition: rule
             .condition
-            .as_ref()
+            .zip(rule.about.condition.as_ref())
             .filter(|_| is_candidate)
-            .map(|condition| explain_condition(condition, facts)),
-        outcome: if is_candidate { explain_outcome(rule, facts) } else { OutcomeExplanation::NotApplied },
+            .map(|(condition, source)| explain_condition(conditions, condition, source, facts)),
+        outcome: if is_candidate { explain_outcome(conditions, rule, facts) } else { OutcomeExplanation::NotApplied },
     }
 }
 
@@ -165,20 +165,25 @@ fn explain_match(matcher: &Matcher, facts: &Facts<'_>) -> MatchExplanation {
     }
 }
 
-fn explain_condition(condition: &Condition, facts: &Facts<'_>) -> ConditionExplanation {
+fn explain_condition(
+    conditions: &Conditions,
+    condition: Condition,
+    source: &ConditionSource,
+    facts: &Facts<'_>,
+) -> ConditionExplanation {
     let explain_fact = |fact: &crate::signal::FactRef| FactExplanation {
         name: fact.to_string(),
         value: fact.read(facts).map(|value| value.to_string()),
     };
     ConditionExplanation {
-        text: condition.source.text.clone(),
-        truth: condition.evaluate(facts),
-        facts: condition.source.facts.iter().map(explain_fact).collect(),
+        text: source.text.clone(),
+        truth: condition.evaluate(conditions, facts),
+        facts: source.facts.iter().map(explain_fact).collect(),
     }
 }
 
-fn explain_outcome(rule: &Rule, facts: &Facts<'_>) -> OutcomeExplanation {
-    match rule.judge(facts) {
+fn explain_outcome(conditions: &Conditions, rule: &Rule, facts: &Facts<'_>) -> OutcomeExplanation {
+    match rule.judge(conditions, facts) {
         Judgement::Silent => OutcomeExplanation::NotApplied,
         Judgement::NeedsSession => OutcomeExplanation::NeedsSession,
         Judgement::Denies { reason } => OutcomeExplanation::Denied { reason: reason.into() },

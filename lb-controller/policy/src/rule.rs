@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::body::{BodyFact, BodyFactKind, BodyNeeds};
-use crate::condition::{Condition, Truth};
+use crate::condition::{Condition, ConditionSource, Conditions, Truth};
 use crate::decide::Requirement;
 use crate::facts::{Facts, RequestFacts};
 use crate::level::Levels;
@@ -127,8 +127,12 @@ pub enum OnMissing {
 /// Compiled rules. Their order means nothing: every rule that applies counts, and a denial outweighs all else.
 #[derive(Debug, Default)]
 pub struct RuleSet {
+    /// Those that one request is likely to be about stand side by side.
     rules: Vec<Rule>,
+    /// Where each stands among them, in the order they were given.
+    as_given: Vec<u32>,
     index: RuleIndex,
+    conditions: Conditions,
     reads_bodies: bool,
     reads_query_parameters: bool,
     /// Names of facts that some condition goes by.
@@ -150,17 +154,18 @@ pub(crate) struct Rule {
 pub(crate) struct About {
     pub(crate) id: Arc<str>,
     pub(crate) matcher: Matcher,
+    pub(crate) condition: Option<Arc<ConditionSource>>,
     pub(crate) body: Option<BodyRead>,
 }
 
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Allow,
-    Require(Requirement),
-    Deny { reason: String },
+    Require(Arc<Requirement>),
+    Deny { reason: Box<str> },
     Revoke,
     RegenerateApiKey,
-    Limit(Limit),
+    Limit(Box<Limit>),
 }
 
 /// The facts one rule reads from bodies, and up to what size.
@@ -201,18 +206,19 @@ impl RuleSet {
         levels: &Levels,
         vocabulary: &Vocabulary,
     ) -> Result<RuleSet, Vec<RuleError>> {
-        let rules = compile::compile(sources, levels, vocabulary)?;
-        let index = RuleIndex::of(&rules);
+        let (mut rules, conditions) = compile::compile(sources, levels, vocabulary)?;
+        let mut index = RuleIndex::of(&rules);
+        let as_given = index.order(&mut rules);
         let reads_bodies = rules.iter().any(|rule| rule.about.body.is_some());
-        let conditions = || rules.iter().filter_map(|rule| rule.condition.as_ref());
-        let reads_query_parameters = conditions().any(Condition::reads_query_parameters);
-        let facts_read = conditions().flat_map(|condition| &condition.source.facts).map(ToString::to_string).collect();
-        Ok(RuleSet { index, reads_bodies, reads_query_parameters, facts_read, rules })
+        let written = || rules.iter().filter_map(|rule| rule.about.condition.as_deref());
+        let reads_query_parameters = written().any(ConditionSource::reads_query_parameters);
+        let facts_read = written().flat_map(|condition| &condition.facts).map(ToString::to_string).collect();
+        Ok(RuleSet { index, conditions, as_given, reads_bodies, reads_query_parameters, facts_read, rules })
     }
 
     /// The ids of all rules, as they were given.
     pub fn rule_ids(&self) -> impl Iterator<Item = &str> {
-        self.rules.iter().map(|rule| &*rule.about.id)
+        self.rules().map(|rule| &*rule.about.id)
     }
 
     pub fn len(&self) -> usize {
@@ -265,14 +271,19 @@ impl RuleSet {
         self.index.for_each_match(&self.rules, request, &mut |rule| visit(&self.rules[rule]));
     }
 
-    pub(crate) fn rules(&self) -> &[Rule] {
-        &self.rules
+    pub(crate) fn conditions(&self) -> &Conditions {
+        &self.conditions
+    }
+
+    /// In the order they were given.
+    pub(crate) fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.as_given.iter().map(|place| &self.rules[*place as usize])
     }
 }
 
 impl Rule {
     /// What it says to a request that it is about.
-    pub(crate) fn judge(&self, facts: &Facts<'_>) -> Judgement<'_> {
+    pub(crate) fn judge(&self, conditions: &Conditions, facts: &Facts<'_>) -> Judgement<'_> {
         let applied = match &self.outcome {
             Outcome::Allow => Judgement::Allows,
             Outcome::Require(requirement) => Judgement::Requires(requirement),
@@ -287,7 +298,7 @@ impl Rule {
         let Some(condition) = &self.condition else {
             return applied;
         };
-        match (condition.evaluate(facts), self.on_missing) {
+        match (condition.evaluate(conditions, facts), self.on_missing) {
             (Truth::True, _) => applied,
             (Truth::False, _) | (Truth::Missing, OnMissing::Skip) => Judgement::Silent,
             // Denying somebody for facts that logging in would supply would lock everybody out. A limit needs nobody.

@@ -38,10 +38,7 @@ pub(super) fn body_facts() -> Vec<NamedBodyFact> {
     ];
     rows.iter()
         .zip(0..)
-        .map(|((name, kind), slot)| NamedBodyFact {
-            name: (*name).into(),
-            fact: FactRef::Body { name: (*name).into(), slot: BodySlot(slot), kind: *kind },
-        })
+        .map(|((name, kind), slot)| NamedBodyFact { name: (*name).into(), slot: BodySlot(slot), kind: *kind })
         .collect()
 }
 
@@ -87,12 +84,27 @@ fn vocabulary() -> Vocabulary {
     }
 }
 
-pub(super) fn compile(text: &str) -> Result<Condition, Vec<ConditionError>> {
-    Condition::compile(text, Names { vocabulary: &vocabulary(), body: &body_facts() })
+/// A condition and where its steps are.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    pub(super) conditions: Conditions,
+    pub(super) condition: Condition,
+}
+
+pub(super) fn compile(text: &str) -> Result<Compiled, Vec<ConditionError>> {
+    let mut layout = Layout::default();
+    let (condition, _) = layout.add(text, Names { vocabulary: &vocabulary(), body: &body_facts() })?;
+    Ok(Compiled { conditions: layout.finish(), condition })
+}
+
+impl Compiled {
+    pub(super) fn evaluate(&self, facts: &Facts<'_>) -> Truth {
+        self.condition.evaluate(&self.conditions, facts)
+    }
 }
 
 /// Judges `condition` on one refund request, with a session or without.
-pub(super) fn evaluate(condition: &Condition, with_session: bool) -> Truth {
+pub(super) fn evaluate(condition: &Compiled, with_session: bool) -> Truth {
     let body =
         body_needs().read(Some("application/json"), br#"{"amount":750.25,"currency":"EUR","express":true}"#).unwrap();
     let groups = ["staff".into(), "admins".into()];
@@ -209,7 +221,7 @@ fn without_a_session_what_hangs_on_it_is_missing() {
     ];
     for (text, expected) in rows {
         let condition = compile(text).unwrap();
-        assert!(condition.needs_session(), "{text}");
+        assert!(condition.condition.needs_session(), "{text}");
         assert_eq!(evaluate(&condition, false), expected, "{text}");
     }
 }

@@ -11,10 +11,9 @@ use super::pattern::{HostPattern, METHODS, Matcher, MethodSet, PathPattern, Patt
 use super::{About, BodyRead, BodySource, Field, MatchSource, OnMissing, Outcome, OutcomeSource, RequireSource};
 use super::{Rule, RuleError, RuleSource, Span};
 use crate::body::{BodyFact, BodyFactKind, BodySlot, DEFAULT_MAX_BYTES, Pointer};
-use crate::condition::{Condition, NamedBodyFact, Names};
+use crate::condition::{Condition, ConditionSource, Conditions, Layout, NamedBodyFact, Names};
 use crate::decide::Requirement;
 use crate::level::{Level, Levels, Method};
-use crate::signal::FactRef;
 use crate::suggest::closest_name;
 use crate::vocabulary::Vocabulary;
 
@@ -25,7 +24,7 @@ pub(super) fn compile(
     sources: &[RuleSource],
     levels: &Levels,
     vocabulary: &Vocabulary,
-) -> Result<Vec<Rule>, Vec<RuleError>> {
+) -> Result<(Vec<Rule>, Conditions), Vec<RuleError>> {
     let mut compiler = Compiler { highest_level: levels.highest(), ..Compiler::new(vocabulary) };
     let mut rules = Vec::with_capacity(sources.len());
     for (index, source) in sources.iter().enumerate() {
@@ -34,7 +33,7 @@ pub(super) fn compile(
         compiler.check_id(&source.id);
         rules.extend(compiler.rule(source));
     }
-    if compiler.errors.is_empty() { Ok(rules) } else { Err(compiler.errors) }
+    if compiler.errors.is_empty() { Ok((rules, compiler.conditions.finish())) } else { Err(compiler.errors) }
 }
 
 /// Compiles what says which requests something is about.
@@ -54,6 +53,9 @@ struct Compiler<'v> {
     errors: Vec<RuleError>,
     /// All facts that rules read from bodies; those that agree on place and kind are one.
     body_facts: Vec<Arc<BodyFact>>,
+    conditions: Layout,
+    /// Rules that require the same share it: see [`super::Outcome`].
+    requirements: BTreeSet<Arc<Requirement>>,
 }
 
 impl<'v> Compiler<'v> {
@@ -66,6 +68,8 @@ impl<'v> Compiler<'v> {
             ids: BTreeSet::new(),
             errors: Vec::new(),
             body_facts: Vec::new(),
+            conditions: Layout::default(),
+            requirements: BTreeSet::new(),
         }
     }
 
@@ -76,13 +80,13 @@ impl<'v> Compiler<'v> {
         let condition = source.when.as_ref().map(|text| self.condition(text, &named_facts.unwrap_or_default()));
         let outcome = self.outcome(source);
         let on_missing = self.on_missing(source.on_missing, &source.outcome);
-        let condition = match condition {
-            None => None,
-            Some(compiled) => Some(compiled?),
+        let (condition, source_of_condition) = match condition {
+            None => (None, None),
+            Some(compiled) => compiled.map(|(condition, source)| (Some(condition), Some(source)))?,
         };
-        let body = body_read(body, condition.as_ref());
-        let about = Box::new(About { id: source.id.as_str().into(), matcher: matcher?, body });
-        Some(Rule { condition, outcome: outcome?, on_missing, about })
+        let body = body_read(body, source_of_condition.as_deref());
+        let about = About { id: source.id.as_str().into(), matcher: matcher?, condition: source_of_condition, body };
+        Some(Rule { condition, outcome: outcome?, on_missing, about: Box::new(about) })
     }
 
     fn check_id(&mut self, id: &str) {
@@ -142,8 +146,7 @@ impl<'v> Compiler<'v> {
                 Ok(pointer) => {
                     let interned = self.intern(pointer, fact.kind);
                     let name: Arc<str> = fact.name.as_str().into();
-                    let fact = FactRef::Body { name: name.clone(), slot: interned.slot, kind: interned.kind };
-                    named.push(NamedBodyFact { name, fact });
+                    named.push(NamedBodyFact { name, slot: interned.slot, kind: interned.kind });
                     facts.push(interned);
                 }
                 Err(message) => self.complain(Field::BodyFactPointer(index), message.into(), None),
@@ -162,8 +165,9 @@ impl<'v> Compiler<'v> {
         fact
     }
 
-    fn condition(&mut self, text: &str, body_facts: &[NamedBodyFact]) -> Option<Condition> {
-        match Condition::compile(text, Names { vocabulary: self.vocabulary, body: body_facts }) {
+    fn condition(&mut self, text: &str, body_facts: &[NamedBodyFact]) -> Option<(Condition, Arc<ConditionSource>)> {
+        let names = Names { vocabulary: self.vocabulary, body: body_facts };
+        match self.conditions.add(text, names) {
             Ok(condition) => Some(condition),
             Err(errors) => {
                 for error in errors {
@@ -177,12 +181,12 @@ impl<'v> Compiler<'v> {
     fn outcome(&mut self, source: &RuleSource) -> Option<Outcome> {
         match &source.outcome {
             OutcomeSource::Allow => Some(Outcome::Allow),
-            OutcomeSource::Deny { reason } => Some(Outcome::Deny { reason: reason.clone() }),
-            OutcomeSource::Require(require) => self.requirement(require).map(Outcome::Require),
+            OutcomeSource::Deny { reason } => Some(Outcome::Deny { reason: reason.as_str().into() }),
+            OutcomeSource::Require(require) => self.requirement(require).map(|all| Outcome::Require(self.shared(all))),
             OutcomeSource::Revoke => Some(Outcome::Revoke),
             OutcomeSource::RegenerateApiKey => Some(Outcome::RegenerateApiKey),
             OutcomeSource::Limit(limit) => match limit.compile(source.id.as_str().into()) {
-                Ok(limit) => Some(Outcome::Limit(limit)),
+                Ok(limit) => Some(Outcome::Limit(Box::new(limit))),
                 Err(message) => {
                     self.complain(Field::Limit, message, None);
                     None
@@ -225,6 +229,15 @@ impl<'v> Compiler<'v> {
             max_age_seconds: source.max_age_seconds.filter(|_| !per_action),
             per_action,
         })
+    }
+
+    fn shared(&mut self, requirement: Requirement) -> Arc<Requirement> {
+        if let Some(known) = self.requirements.get(&requirement) {
+            return known.clone();
+        }
+        let requirement = Arc::new(requirement);
+        self.requirements.insert(requirement.clone());
+        requirement
     }
 
     fn on_missing(&mut self, source: Option<OnMissing>, outcome: &OutcomeSource) -> OnMissing {
@@ -271,8 +284,8 @@ impl<'v> Compiler<'v> {
 }
 
 /// What the rule reads from bodies, which a condition may widen: one that names a GraphQL fact has them read as such.
-fn body_read(declared: Option<BodyRead>, condition: Option<&Condition>) -> Option<BodyRead> {
-    if !condition.is_some_and(Condition::reads_graphql) {
+fn body_read(declared: Option<BodyRead>, condition: Option<&ConditionSource>) -> Option<BodyRead> {
+    if !condition.is_some_and(ConditionSource::reads_graphql) {
         return declared;
     }
     let declared = declared.unwrap_or(BodyRead { max_bytes: DEFAULT_MAX_BYTES, facts: Vec::new(), graphql: true });

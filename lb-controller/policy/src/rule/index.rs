@@ -2,7 +2,9 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
+use core::fmt;
 use core::hash::BuildHasher;
 use core::ops::Range;
 
@@ -16,7 +18,7 @@ use crate::facts::RequestFacts;
 ///
 /// All trees of path segments share one table of edges and one list of entries, so that a request touches few lines of
 /// memory however many rules there are.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct RuleIndex {
     any_host: Option<NodeId>,
     exact: HashMap<Box<str>, NodeId>,
@@ -52,7 +54,7 @@ struct Entry {
 }
 
 /// Where a literal segment leads, for all nodes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct EdgeTable {
     edges: HashTable<Edge>,
     hasher: DefaultHashBuilder,
@@ -67,6 +69,13 @@ struct Edge {
     segment: Range<u32>,
 }
 
+/// All of it follows from the rules, and its tables are in another order each time.
+impl fmt::Debug for RuleIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RuleIndex").field("entries", &self.entries).finish_non_exhaustive()
+    }
+}
+
 impl RuleIndex {
     pub(super) fn of(rules: &[Rule]) -> RuleIndex {
         let mut builder = Builder::default();
@@ -74,6 +83,26 @@ impl RuleIndex {
             builder.add(number, &rule.about.matcher);
         }
         builder.finish()
+    }
+
+    /// Puts the rules in the order in which requests lead to them, so that what is judged together is fetched together.
+    /// Returns where each went.
+    pub(super) fn order(&mut self, rules: &mut Vec<Rule>) -> Vec<u32> {
+        const NOWHERE: u32 = u32::MAX;
+        let mut places = vec![NOWHERE; rules.len()];
+        let mut next = 0;
+        for entry in &mut self.entries {
+            let place = &mut places[entry.rule as usize];
+            if *place == NOWHERE {
+                *place = next;
+                next += 1;
+            }
+            entry.rule = *place;
+        }
+        let mut placed: Vec<(u32, Rule)> = places.iter().copied().zip(rules.drain(..)).collect();
+        placed.sort_unstable_by_key(|(place, _)| *place);
+        rules.extend(placed.into_iter().map(|(_, rule)| rule));
+        places
     }
 
     /// Visits the number of every rule that is about the request, each once.

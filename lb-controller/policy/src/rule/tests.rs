@@ -161,7 +161,7 @@ proptest! {
             rule.about.matcher.matches_host(host) && rule.about.matcher.matches_path(&path) && rule.about.matcher.matches_method(method)
         };
         let tried: Vec<String> =
-            rules.rules().iter().filter(|rule| matcher_of(rule)).map(|rule| rule.about.id.to_string()).collect();
+            rules.rules().filter(|rule| matcher_of(rule)).map(|rule| rule.about.id.to_string()).collect();
         prop_assert_eq!(found, tried);
     }
 }

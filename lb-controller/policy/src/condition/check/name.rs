@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use cel::common::ast::{Expr, IdedExpr, LiteralValue};
 
 use super::{Checked, Checker, FactRef, Networks, Test, TextTerm, did_you_mean};
+use crate::condition::NamedBodyFact;
 use crate::level::Method;
 use crate::signal::{
     BODY_PREFIX, FACTOR_AGE_PREFIX, HEADERS, LABEL_PREFIX, QUERY, RATE_PREFIX, signal_named, signal_names,
@@ -107,7 +108,7 @@ impl Checker<'_> {
             return Some(FactRef::Rate { name: rate.name.as_str().into(), slot, needs_session: rate.needs_session });
         }
         let body_name = name.strip_prefix(BODY_PREFIX)?;
-        self.names.body.iter().find(|fact| *fact.name == *body_name).map(|fact| fact.fact.clone())
+        self.names.body.iter().find(|fact| *fact.name == *body_name).map(NamedBodyFact::fact)
     }
 
     fn refuse_name<T>(&mut self, part: &IdedExpr, name: &str) -> Option<T> {

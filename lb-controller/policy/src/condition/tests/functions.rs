@@ -66,7 +66,7 @@ fn a_function_or_a_named_fact_is_true_false_or_missing() {
     for (text, expected) in without_a_session {
         let condition = compile(text).unwrap();
         assert_eq!(evaluate(&condition, false), expected, "{text}");
-        assert_eq!(condition.needs_session(), expected == Missing, "{text}");
+        assert_eq!(condition.condition.needs_session(), expected == Missing, "{text}");
     }
 }
 

@@ -1,0 +1,282 @@
+//! All conditions of a rule set, laid out side by side for evaluation.
+//!
+//! Ten thousand conditions as trees on the heap cost a fetch from far memory for every branch. Here the steps of one
+//! condition stand in one line, and what they point to (numbers, texts) stands in the same order in lines of its own, so
+//! that the few lines of memory a condition takes are fetched at once, and often with those of the rule before.
+
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use memchr::memmem::Finder;
+
+use super::{Comparison, Condition, ConditionError, ConditionSource, Names, Networks, NumberTerm, Test, TextRelation};
+use super::{TextTerm, check, parse};
+use crate::body::BodySlot;
+use crate::decimal::Decimal;
+use crate::signal::FactRef;
+use crate::text_pattern::TextPattern;
+
+/// Where evaluation reads from.
+#[derive(Debug, Default)]
+pub(crate) struct Conditions {
+    pub(super) steps: Vec<Step>,
+    pub(super) numbers: Vec<Decimal>,
+    pub(super) text_ends: Vec<u32>,
+    /// The literal texts, one after the other.
+    pub(super) texts: String,
+    /// Each fact once, however many conditions name it.
+    pub(super) facts: Vec<FactRef>,
+    pub(super) networks: Vec<Networks>,
+    pub(super) finders: Vec<Finder<'static>>,
+    pub(super) patterns: Vec<TextPattern>,
+}
+
+/// One test, or how to join those that follow. A condition is a test; the parts of a test follow it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    Constant(bool),
+    Fact(u32),
+    Present(u32),
+    /// Of the test that follows.
+    Not,
+    /// Of the tests up to `end`.
+    All {
+        end: u32,
+    },
+    Any {
+        end: u32,
+    },
+    /// Of the two tests that follow.
+    SameTruth,
+    Numbers(NumberOperand, Comparison, NumberOperand),
+    NumberIn {
+        number: NumberOperand,
+        first: u32,
+        length: u16,
+    },
+    Texts(TextOperand, TextRelation, TextOperand),
+    TextIn {
+        text: TextOperand,
+        first: u32,
+        length: u16,
+    },
+    TextInFact(TextOperand, u32),
+    AddressIn {
+        address: u32,
+        networks: u32,
+    },
+    ContainsLiteral(TextOperand, u32),
+    Matches(TextOperand, u32),
+    /// Some entry of a list passes the test that follows and goes up to `end`.
+    Exists {
+        list: u32,
+        end: u32,
+    },
+}
+
+/// A number and where it stands, in one word: the kind in the two lowest bits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NumberOperand(u32);
+
+/// The same for a text.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TextOperand(u32);
+
+/// What an operand stands for, with its place in the list of that kind.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Operand {
+    Literal(usize),
+    Fact(usize),
+    /// Of a number: how large the fact is. Of a text: the entry that `exists` is at.
+    Other(usize),
+}
+
+impl Operand {
+    fn pack(self) -> u32 {
+        let (kind, place) = match self {
+            Operand::Literal(place) => (0, place),
+            Operand::Fact(place) => (1, place),
+            Operand::Other(place) => (2, place),
+        };
+        let place = u32::try_from(place).ok().filter(|place| *place < 1 << 30);
+        place.expect("conditions are limited in length and number") << 2 | kind
+    }
+
+    fn unpack(packed: u32) -> Operand {
+        let place = (packed >> 2) as usize;
+        match packed & 3 {
+            0 => Operand::Literal(place),
+            1 => Operand::Fact(place),
+            _ => Operand::Other(place),
+        }
+    }
+}
+
+impl NumberOperand {
+    pub(super) fn stands_for(self) -> Operand {
+        Operand::unpack(self.0)
+    }
+}
+
+impl TextOperand {
+    pub(super) fn stands_for(self) -> Operand {
+        Operand::unpack(self.0)
+    }
+}
+
+impl Conditions {
+    /// A literal text by its place.
+    pub(super) fn text(&self, place: usize) -> &str {
+        let start = place.checked_sub(1).map_or(0, |before| self.text_ends[before]);
+        &self.texts[start as usize..self.text_ends[place] as usize]
+    }
+}
+
+/// Reads conditions one by one and lays them out.
+#[derive(Debug, Default)]
+pub(crate) struct Layout {
+    conditions: Conditions,
+    facts: BTreeMap<FactKey, u32>,
+    known: BTreeMap<ConditionKey, (Condition, Arc<ConditionSource>)>,
+}
+
+/// Facts are told apart by how conditions write them, except for those of bodies, which each rule names for itself.
+type FactKey = (String, Option<BodySlot>);
+
+/// What a condition means hangs on its text and on what the rule calls the facts it reads from bodies.
+type ConditionKey = (String, Vec<(Arc<str>, BodySlot)>);
+
+impl Layout {
+    /// Parses, checks and lays out `text`; one that was added before is the same condition. All errors are returned, not
+    /// only the first.
+    pub(crate) fn add(
+        &mut self,
+        text: &str,
+        names: Names<'_>,
+    ) -> Result<(Condition, Arc<ConditionSource>), Vec<ConditionError>> {
+        let key = (text.into(), names.body.iter().map(|named| (named.name.clone(), named.slot)).collect());
+        if let Some(known) = self.known.get(&key) {
+            return Ok(known.clone());
+        }
+        let (test, facts) = check::check(&parse::parse(text)?, names)?;
+        let start = self.next();
+        self.test(test);
+        let needs_session = facts.iter().any(FactRef::needs_session);
+        let condition = Condition { start, needs_session };
+        let source = Arc::new(ConditionSource { text: text.into(), facts });
+        self.known.insert(key, (condition, source.clone()));
+        Ok((condition, source))
+    }
+
+    pub(crate) fn finish(self) -> Conditions {
+        self.conditions
+    }
+
+    fn test(&mut self, test: Test) {
+        let step = match test {
+            Test::Constant(value) => Step::Constant(value),
+            Test::Fact(fact) => Step::Fact(self.fact(fact)),
+            Test::Present(fact) => Step::Present(self.fact(fact)),
+            Test::Not(test) => return self.joined([*test], |_| Step::Not),
+            Test::All(tests) => return self.joined(tests, |end| Step::All { end }),
+            Test::Any(tests) => return self.joined(tests, |end| Step::Any { end }),
+            Test::SameTruth(left, right) => return self.joined([*left, *right], |_| Step::SameTruth),
+            Test::Numbers(left, comparison, right) => Step::Numbers(self.number(left), comparison, self.number(right)),
+            Test::NumberIn(number, list) => {
+                let number = self.number(number);
+                let (first, length) = neighbours(self.conditions.numbers.len(), list.len());
+                self.conditions.numbers.extend(list);
+                Step::NumberIn { number, first, length }
+            }
+            Test::Texts(left, relation, right) => Step::Texts(self.text(left), relation, self.text(right)),
+            Test::TextIn(text, list) => {
+                let text = self.text(text);
+                let (first, length) = neighbours(self.conditions.text_ends.len(), list.len());
+                list.iter().for_each(|literal| _ = self.literal(literal));
+                Step::TextIn { text, first, length }
+            }
+            Test::TextInFact(text, list) => Step::TextInFact(self.text(text), self.fact(list)),
+            Test::AddressIn(address, networks) => {
+                let networks = push(&mut self.conditions.networks, *networks);
+                Step::AddressIn { address: self.fact(address), networks }
+            }
+            Test::ContainsLiteral(text, finder) => {
+                Step::ContainsLiteral(self.text(text), push(&mut self.conditions.finders, *finder))
+            }
+            Test::Matches(text, pattern) => {
+                Step::Matches(self.text(text), push(&mut self.conditions.patterns, *pattern))
+            }
+            Test::Exists(list, test) => {
+                let list = self.fact(list);
+                return self.joined([*test], |end| Step::Exists { list, end });
+            }
+        };
+        self.conditions.steps.push(step);
+    }
+
+    /// A step before the tests that it is about.
+    fn joined(&mut self, tests: impl IntoIterator<Item = Test>, step: impl FnOnce(u32) -> Step) {
+        let place = self.conditions.steps.len();
+        self.conditions.steps.push(Step::Not);
+        tests.into_iter().for_each(|test| self.test(test));
+        self.conditions.steps[place] = step(self.next());
+    }
+
+    fn next(&self) -> u32 {
+        u32::try_from(self.conditions.steps.len()).expect("conditions are limited in length and number")
+    }
+
+    fn fact(&mut self, fact: FactRef) -> u32 {
+        let slot = if let FactRef::Body { slot, .. } = &fact { Some(*slot) } else { None };
+        let facts = &mut self.conditions.facts;
+        *self.facts.entry((fact.to_string(), slot)).or_insert_with(|| push(facts, fact))
+    }
+
+    fn number(&mut self, term: NumberTerm) -> NumberOperand {
+        let operand = match term {
+            NumberTerm::Literal(number) => Operand::Literal(push(&mut self.conditions.numbers, number) as usize),
+            NumberTerm::Fact(fact) => Operand::Fact(self.fact(fact) as usize),
+            NumberTerm::SizeOf(fact) => Operand::Other(self.fact(fact) as usize),
+        };
+        NumberOperand(operand.pack())
+    }
+
+    fn text(&mut self, term: TextTerm) -> TextOperand {
+        let operand = match term {
+            TextTerm::Literal(text) => Operand::Literal(self.literal(&text) as usize),
+            TextTerm::Fact(fact) => Operand::Fact(self.fact(fact) as usize),
+            TextTerm::Entry => Operand::Other(0),
+        };
+        TextOperand(operand.pack())
+    }
+
+    fn literal(&mut self, text: &str) -> u32 {
+        let Conditions { texts, text_ends, .. } = &mut self.conditions;
+        texts.push_str(text);
+        push(text_ends, u32::try_from(texts.len()).expect("conditions are limited in length and number"))
+    }
+}
+
+/// The place of the first of some that will stand side by side, and how many they are.
+fn neighbours(first: usize, length: usize) -> (u32, u16) {
+    const LIMITED: &str = "lists are limited in length, conditions in number";
+    (u32::try_from(first).expect(LIMITED), u16::try_from(length).expect(LIMITED))
+}
+
+/// Returns the place of `item`.
+fn push<T>(list: &mut Vec<T>, item: T) -> u32 {
+    list.push(item);
+    u32::try_from(list.len() - 1).expect("conditions are limited in length and number")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_steps_fit_a_line_of_the_cache() {
+        assert!(size_of::<Step>() <= 12, "{}", size_of::<Step>());
+    }
+}
