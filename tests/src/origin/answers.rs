@@ -47,9 +47,11 @@ pub(super) async fn answer(origin: Arc<Origin>, request: Request<Incoming>) -> R
         (_, "/slow") => Response::new(Drip::new(10, Duration::from_millis(200)).map_err(never).boxed()),
         (Method::GET, path) if path.ends_with("/ws") => web_socket(request),
         (Method::GET, "/app") => text(StatusCode::OK, "text/html", APP.into()),
-        (_, "/vault") if claims(request.headers()).is_none_or(|claims| claims["acr"] == "urn:lb:acr:1") => asks(ASKS),
-        (_, "/vault/never") => asks(ASKS),
-        (_, "/vault/elsewhere") => asks(ASKS_ELSEWHERE),
+        (_, "/vault") if claims(request.headers()).is_none_or(|claims| claims["acr"] == "urn:lb:acr:1") => {
+            asks(request, ASKS).await?
+        }
+        (_, "/vault/never") => asks(request, ASKS).await?,
+        (_, "/vault/elsewhere") => asks(request, ASKS_ELSEWHERE).await?,
         (_, "/events") => stream("text/event-stream"),
         (_, "/grpc") => stream("application/grpc"),
         _ => json_answer(StatusCode::OK, &received(&origin, request).await?),
@@ -82,10 +84,12 @@ fn claims(headers: &HeaderMap) -> Option<Value> {
     serde_json::from_slice(&payload).ok()
 }
 
-fn asks(challenge: &'static str) -> Answer {
+/// Reads the body first: closing with some of it unread would reset the connection, and the answer could be lost.
+async fn asks(request: Request<Incoming>, challenge: &'static str) -> Result<Answer, hyper::Error> {
+    request.into_body().collect().await?;
     let mut answer = text(StatusCode::UNAUTHORIZED, "text/plain", "more proof, please\n".into());
     answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-    answer
+    Ok(answer)
 }
 
 fn stream(content_type: &'static str) -> Answer {

@@ -3,7 +3,7 @@
 mod colour;
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 
@@ -78,7 +78,7 @@ fn texts(section: &Section<'_>, folder: &Path, files: &mut Vec<TakenIn>) -> Opti
     None
 }
 
-fn source(file: &PathBuf) -> Result<Source, Complaint> {
+fn source(file: &Path) -> Result<Source, Complaint> {
     let bytes = read_file(file, MOST_TEXTS_BYTES)?;
     let text = String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8", file.display()))?;
     read(&text).map_err(|problem| {

@@ -202,7 +202,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_close_comes_behind_the_frame_under_way_and_what_follows_it_does_not() {
         let close = close_frame(3000, Over::Login.text(), false);
-        let rows: &[(&str, &[u8], &[u8], &[u8])] = &[
+        type Bytes = &'static [u8];
+        let rows: &[(&str, Bytes, Bytes, Bytes)] = &[
             ("between frames", b"\x81\x02hi", b"\x81\x02no", b"\x81\x02hi"),
             ("within a frame", b"\x81\x04hi", b"ho\x81\x02no", b"\x81\x04hiho"),
             ("within a head", b"\x81", b"\x02hi", b"\x81\x02hi"),

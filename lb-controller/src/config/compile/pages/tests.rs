@@ -4,7 +4,10 @@ use super::super::compile as whole;
 use super::*;
 use crate::config::{Config, Diagnostics};
 
-fn compiled(pages: &str, files: &[(&str, &[u8])]) -> Result<Config, Diagnostics> {
+/// Names, and what is in them.
+type Files = [(&'static str, &'static [u8])];
+
+fn compiled(pages: &str, files: &Files) -> Result<Config, Diagnostics> {
     let folder = tempfile::tempdir().unwrap();
     for (name, bytes) in files {
         fs::write(folder.path().join(name), bytes).unwrap();
@@ -23,7 +26,7 @@ fn pages_become_the_operators_own() {
   font: '\"Inter\", system-ui'
   language: de
   texts: texts.yaml";
-    let files: &[(&str, &[u8])] = &[("logo.svg", b"<svg/>"), ("texts.yaml", "login: {de: Grüezi}".as_bytes())];
+    let files: &Files = &[("logo.svg", b"<svg/>"), ("texts.yaml", "login: {de: Grüezi}".as_bytes())];
     let config = compiled(pages, files).unwrap();
     let PagesConfig { texts, look } = &*config.pages;
     assert_eq!(look.name.as_deref(), Some("The shop"));
@@ -36,7 +39,7 @@ fn pages_become_the_operators_own() {
 
 #[test]
 fn each_mistake_is_told_with_what_to_do() {
-    let rows: &[(&str, &[(&str, &[u8])], &str)] = &[
+    let rows: &[(&str, &Files, &str)] = &[
         ("  logo: none.svg", &[], "cannot be read"),
         ("  logo: logo.gif", &[("logo.gif", b"GIF89a")], "SVG, PNG and WebP are taken"),
         ("  logo: logo.svg", &[("logo.svg", &[b' '; 70_000])], "at most 65536 are read"),
