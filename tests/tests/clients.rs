@@ -17,6 +17,10 @@ fn configuration(address: SocketAddr, backend: SocketAddr) -> Result<String> {
     when: '\"deleteAll\" in graphql.fields'
     on_missing: skip
     require: {level: 2}
+  - id: software
+    match: {paths: [/software/known, /software/other]}
+    when: request.path.endsWith(\"other\") == client.tls_class.contains(\"_\")
+    deny: true
 ";
     Ok([&service(address, backend), &alice()?, RULES, exports].concat())
 }
@@ -27,7 +31,8 @@ async fn a_client_gets_a_page_if_it_opens_pages_and_a_problem_document_otherwise
     let mut alice = shop.log_in().await?;
     let html = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
     let mode = |mode: &'static str| ("sec-fetch-mode", mode);
-    let rows: &[(&str, &[(&str, &str)], bool)] = &[
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+    let rows: &[(&str, Headers<'_>, bool)] = &[
         ("a link that is followed", &[mode("navigate"), ("sec-fetch-dest", "document"), html], true),
         ("a page in a frame", &[mode("navigate"), ("sec-fetch-dest", "iframe"), html], true),
         ("a navigation, whatever it accepts", &[mode("navigate")], true),
@@ -190,6 +195,17 @@ async fn a_graphql_operation_in_the_url_is_judged_like_one_in_the_body() -> Resu
         let json = [("content-type", "application/json")];
         let answer = alice.send(method, &url, &json, (*body).to_owned()).await?;
         ensure!(answer.status == *status, "{name}: {} {}", answer.status, answer.text());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_rule_knows_software_by_its_handshake() -> Result<()> {
+    let Some(shop) = Shop::open(configuration).await? else { return Ok(()) };
+    let mut alice = shop.log_in().await?;
+    for (path, status) in [("/software/known", 200), ("/software/other", 403)] {
+        let answer = alice.get(&shop.url(path), &[("user-agent", "another")]).await?;
+        ensure!(answer.status == status, "{path}: {} {}", answer.status, answer.text());
     }
     Ok(())
 }

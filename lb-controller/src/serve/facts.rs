@@ -18,6 +18,7 @@ use crate::serve::body_memory::BodyMemory;
 use crate::serve::client_certificate::ClientCertificate;
 use crate::serve::request::{Inbound, InboundBody};
 use crate::serve::respond::{self, Early, Refusal};
+use crate::serve::tls::TlsClass;
 use crate::signals::{Observed, Sender};
 use crate::stepup::Session;
 
@@ -115,6 +116,7 @@ pub fn gather<'a>(
         request: request_facts(request, findings.parameters),
         client: ClientFacts {
             certificate: request.certificate.as_deref().map(ClientCertificate::facts),
+            tls_class: request.tls_class.as_ref().map(TlsClass::as_str),
             ..findings.observed.client(ClientFacts::at(request.client.address))
         },
         session: who.session.map(Session::facts),

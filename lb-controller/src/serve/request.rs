@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use crate::config::PagesConfig;
 use crate::serve::access_log::RequestId;
 use crate::serve::client_certificate::ClientCertificate;
+use crate::serve::tls::TlsClass;
 use crate::texts::Texts;
 
 /// The other end of one connection.
@@ -23,6 +24,8 @@ pub struct Peer {
     pub server_name: Option<String>,
     /// The connection is h2.
     pub h2: bool,
+    /// What the handshake says of the client's software.
+    pub tls_class: Option<TlsClass>,
     /// What the client proved to hold in the handshake, verified by the configured authorities.
     pub certificate: Option<Arc<ClientCertificate>>,
 }
@@ -47,6 +50,8 @@ pub struct Inbound {
     pub client: Client,
     /// Of the connection.
     pub certificate: Option<Arc<ClientCertificate>>,
+    /// Of the connection.
+    pub tls_class: Option<TlsClass>,
     /// How pages that answer it look, and in which languages they can speak.
     pub pages: Arc<PagesConfig>,
     /// Present when the client asked for an upgrade (WebSocket): hyper's handle and the protocol's name.
@@ -91,6 +96,7 @@ impl Inbound {
             body: InboundBody::Whole(Bytes::new()),
             client: self.client,
             certificate: self.certificate.clone(),
+            tls_class: self.tls_class,
             pages: self.pages.clone(),
             upgrade: None,
         }

@@ -96,6 +96,7 @@ fn list_request(request: &Inbound) -> Inbound {
         body: InboundBody::Whole(bytes::Bytes::new()),
         client: request.client,
         certificate: request.certificate.clone(),
+        tls_class: request.tls_class,
         pages: request.pages.clone(),
         upgrade: None,
     }
