@@ -52,7 +52,7 @@ fn hash() -> String {
 /// Logs alice in, and gives a request with her cookie.
 fn with_session(step_up: &StepUp, config: &Config) -> anyhow::Result<Inbound> {
     let (joint, identities) = (Joint::new(Clock::system(), [], |_| ()), Identities::default());
-    let visit = Visit { config, joint: &joint, identities: &identities };
+    let visit = Visit { config, joint: &joint, identities: &identities, threat: lb_policy::ThreatLevel::Normal };
     let form = b"user=alice&password=password";
     let mut login = request("/.lb/login", Method::POST, form);
     let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");

@@ -66,6 +66,9 @@ pub(crate) struct Event<'a> {
     pub(crate) required: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) had: Option<&'a str>,
+    /// What rules show of the request to whoever approves it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) facts: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) transaction: Option<&'a str>,
 }
@@ -96,6 +99,7 @@ impl Event<'_> {
             rule = self.rule,
             required = self.required,
             had = self.had,
+            facts = self.facts,
             transaction = self.transaction,
         );
     }

@@ -29,7 +29,7 @@ mod watch;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use factors::{
-    CaptchaConfig, EndpointConfig, ExternalConfig, FactorsConfig, MailConfig, MailProtection, RelyingParty,
+    CaptchaConfig, EndpointConfig, ExternalConfig, FactorsConfig, MailConfig, MailProtection, RelyingParty, WorkConfig,
 };
 pub use identity::{
     Assurance, CertificateUser, ClaimNames, ClientAuthentication, ClientCertificates, Freshness, IdentityProvider,

@@ -14,6 +14,7 @@ mod framing;
 pub mod guard;
 mod h2;
 pub mod listen;
+mod login_guard;
 pub(crate) mod outgoing;
 pub mod request;
 pub mod respond;
@@ -72,7 +73,9 @@ async fn answer(
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, Early> {
     let config = &*snapshot.config;
-    let visit = Visit { config, joint: &edge.joint, identities: &snapshot.identities };
+    let now = edge.clock.now();
+    let threat = edge.signals.threat().level(now);
+    let visit = Visit { config, joint: &edge.joint, identities: &snapshot.identities, threat };
 
     if let Some(leave) = cors::preflight(config, &request) {
         return Ok(leave.map(ResponseBody::from));
@@ -85,10 +88,12 @@ async fn answer(
     }
     if route::is_reserved(&request.path) {
         let session = edge.step_up.session(config, &request);
+        if let Some(asked) = login_guard::work_due(edge, snapshot, &request, session.as_ref()) {
+            return Ok(asked.map(ResponseBody::from));
+        }
         return Ok(edge.step_up.pages(&visit, request, session.as_ref()).await.map(ResponseBody::from));
     }
 
-    let now = edge.clock.now();
     request.certificate = request.certificate.filter(|certificate| edge.client_authorities.trusts(certificate, now));
     let credential = edge.step_up.credential(&visit, &edge.api_keys, &mut request).await;
     let session = credential.session();
@@ -97,7 +102,7 @@ async fn answer(
     route::check_certificate(route, &request)?;
     edge.step_up.scope_check(&request, session, &route.scopes)?;
     edge.step_up.csrf_check(config, &request, session)?;
-    let (request, proved) = edge.step_up.resume(&visit, request, session).await?;
+    let (request, resumed) = edge.step_up.resume(&visit, request, session).await?;
     let (request, body) = facts::read_body(&config.rules, &edge.body_memory, request, session).await?;
 
     let parameters = facts::parameters(&config.rules, &request);
@@ -105,9 +110,22 @@ async fn answer(
     let request_facts = facts::request_facts(&request, &parameters);
     let observed = edge.signals.observe(&snapshot.sources, &config.rules, &request_facts, &sender, now);
     let provable = edge.step_up.provable(config, session);
-    let who = facts::Who { session, proved_for_this_request: &proved, provable: &provable };
-    let findings = facts::Findings { body: &body, parameters: &parameters, observed: &observed };
-    let judged = Judged { visit, snapshot, route, who, findings: &findings, credential: &credential, sender: &sender };
+    let who = facts::Who { session, proved_for_this_request: &resumed.proved, provable: &provable };
+    let worked = if config.rules.asks_for_work() { edge.step_up.worked(&request, now) } else { Vec::new() };
+    let findings = facts::Findings { body: &body, parameters: &parameters, observed: &observed, worked: &worked };
+    let mut judged = Judged {
+        visit,
+        snapshot,
+        route,
+        who,
+        approved: resumed.approved.as_ref(),
+        findings: &findings,
+        credential: &credential,
+        sender: &sender,
+    };
+    if !resumed.covers(|| config.rules.shown(&judged.facts(now, &request))) {
+        judged = judged.without_approval();
+    }
     let facts = judged.facts(now, &request);
     let decision = config.rules.decide(&facts);
     record.set_decision(&decision);

@@ -9,6 +9,7 @@ mod assertion;
 mod bearer;
 mod blocking;
 mod body;
+mod bound;
 mod challenge;
 mod check;
 mod client_kind;
@@ -38,6 +39,7 @@ mod seal;
 mod self_service;
 mod send_code;
 mod session;
+mod shown;
 mod terms;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -46,6 +48,7 @@ mod tests;
 mod throttle;
 mod transaction;
 mod user_tag;
+mod work;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -53,10 +56,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result};
 use http::{HeaderValue, StatusCode};
-use lb_policy::{Denial, Method, ProvableFactor, ProvableFactors};
+use lb_policy::{Denial, Method, ProvableFactor, ProvableFactors, Strength, ThreatLevel};
 
 use self::account::{Account, AccountId};
-use self::assertion::Signer;
+use self::assertion::{Said, Signer};
 pub use self::bearer::Credential;
 use self::blocking::Blocking;
 use self::cookies::{Found, Keep};
@@ -68,6 +71,7 @@ use self::factor::{Owner, Tools};
 use self::pages::Rejection;
 use self::parking::ParkingLot;
 pub(crate) use self::preview::{Preview, all as previews};
+pub use self::resume::{ApprovedAction, Resumed};
 use self::revocation::Revocations;
 use self::seal::{Purpose, Sealer};
 use self::self_service::{Enrolling, Permissions};
@@ -117,6 +121,7 @@ pub struct Visit<'a> {
     pub config: &'a Config,
     pub joint: &'a Joint,
     pub identities: &'a Identities,
+    pub threat: ThreatLevel,
 }
 
 /// Numbers for metrics.
@@ -137,7 +142,11 @@ pub struct Provable<'a> {
 
 impl ProvableFactors for Provable<'_> {
     fn provable(&self) -> Vec<ProvableFactor> {
-        self.session.and_then(|session| self.step_up.provable_by(self.config, session)).unwrap_or_default()
+        match self.session {
+            Some(session) => self.step_up.provable_by(self.config, session).unwrap_or_default(),
+            // Work takes nobody in particular.
+            None => vec![ProvableFactor { method: Method::ProofOfWork, strength: Strength::Ordinary }],
+        }
     }
 }
 
@@ -308,9 +317,18 @@ impl StepUp {
         Some(all)
     }
 
-    /// The value of `Lb-Assertion` for a request that goes to `audience`, the pool.
-    pub fn assertion(&self, config: &Config, session: &Session, request: &Inbound, audience: &str) -> HeaderValue {
-        self.signer.sign(session, &config.step_up.levels, request, audience, self.clock.now())
+    /// The value of `Lb-Assertion` for a request that goes to `audience`, the pool. `approved`: its user approved exactly
+    /// this request.
+    pub fn assertion(
+        &self,
+        config: &Config,
+        session: &Session,
+        approved: Option<&ApprovedAction>,
+        request: &Inbound,
+        audience: &str,
+    ) -> HeaderValue {
+        let said = Said { session, levels: &config.step_up.levels, approved, request, audience };
+        self.signer.sign(&said, self.clock.now())
     }
 
     /// Forgets what is over and rotates keys that are due. Call it every minute, off the worker threads: it writes to disk.

@@ -83,6 +83,27 @@ impl Edge {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// Puts another configuration in place, and waits until it is in force.
+    pub fn reconfigure(&self, text: &str) -> Result<()> {
+        let before = self.configuration_version()?;
+        let (aside, config) = (self.folder.path().join("new"), self.folder.path().join("edge.yaml"));
+        fs::write(&aside, format!("state_dir: {}\n{text}", self.state_dir().display()))?;
+        fs::rename(aside, config)?;
+        let deadline = Instant::now() + STARTS_WITHIN;
+        while self.configuration_version()? == before {
+            ensure!(Instant::now() < deadline, "the new configuration is not in force; the log:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Counts up with every configuration that took effect.
+    fn configuration_version(&self) -> Result<u64> {
+        let status: serde_json::Value = serde_json::from_str(&self.command(&["status", "--json"])?)?;
+        let version = &status["controller"]["config_version"];
+        version.as_u64().with_context(|| format!("no version in {status}"))
+    }
+
     pub fn url(&self, path: &str) -> String {
         format!("https://{}{path}", self.address)
     }
@@ -117,8 +138,18 @@ fn program() -> Option<PathBuf> {
 
 /// Alice's code, `steps_ahead` of the present one. The edge takes one step either way.
 pub fn totp_code(steps_ahead: i64) -> Result<String> {
+    totp_code_of(Secret::from(TOTP_SECRET), steps_ahead)
+}
+
+/// The same of an app that was enrolled with this text.
+pub fn totp_code_of_text(base32: &str, steps_ahead: i64) -> Result<String> {
+    let plain: String = base32.chars().filter(char::is_ascii_alphanumeric).collect();
+    totp_code_of(Secret::try_from_base32(plain).map_err(|error| anyhow::anyhow!("{error:?}"))?, steps_ahead)
+}
+
+fn totp_code_of(secret: Secret, steps_ahead: i64) -> Result<String> {
     const STEP_SECONDS: u64 = 30;
-    let totp: Totp = Builder::new().with_secret(Secret::from(TOTP_SECRET)).with_account_name(USER).build()?;
+    let totp: Totp = Builder::new().with_secret(secret).with_account_name(USER).build()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let step = (now / STEP_SECONDS).checked_add_signed(steps_ahead).context("before 1970")?;
     Ok(totp.generate(step * STEP_SECONDS).to_string())

@@ -115,6 +115,10 @@ pub const RULES: &str = "rules:
   - id: approve
     match: {paths: [/approve]}
     require: {methods: [idp], per_action: true}
+  - id: payment
+    match: {methods: [POST], paths: [/payments]}
+    body: {facts: {amount: {pointer: /amount, kind: decimal2}}}
+    require: {methods: [idp], per_action: true, show: [amount]}
   - id: keys-on-secrets
     match: {paths: [/secrets]}
     when: api_key.id.startsWith('lbk_')

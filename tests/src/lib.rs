@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod assertion;
+pub mod authenticator;
 pub mod browser;
 pub mod client;
 pub mod driver;
@@ -21,10 +23,15 @@ pub mod netns;
 pub mod origin;
 pub mod packet;
 pub mod program;
+pub mod prover;
+pub mod puzzle;
 pub mod running;
 pub mod shop;
+pub mod site;
+pub mod ssh_key;
 pub mod stage;
 pub mod steady;
 pub mod veth;
 pub mod visitor;
+pub mod web_service;
 pub mod websocket;

@@ -8,9 +8,11 @@ mod drip;
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
+use bytes::Bytes;
+use http::{HeaderMap, Method};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
@@ -20,12 +22,10 @@ use tokio::net::TcpListener;
 pub struct Origin {
     name: String,
     refunds: AtomicU64,
-    /// The latest, such as `GET /orders`.
+    received: Mutex<VecDeque<Received>>,
+    /// The latest heads, such as `GET /orders`.
     seen: Mutex<VecDeque<String>>,
 }
-
-/// Requests that an origin remembers; it also stands in the way of floods.
-const MOST_SEEN: usize = 100;
 
 /// An origin on loopback, and its address.
 pub async fn start() -> Result<(Arc<Origin>, SocketAddr)> {
@@ -36,21 +36,39 @@ pub async fn start() -> Result<(Arc<Origin>, SocketAddr)> {
     Ok((origin, address))
 }
 
+/// One request as it arrived, its body whole.
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub method: Method,
+    /// Path and query.
+    pub target: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// As many are remembered; a test looks at the last few.
+const MOST_RECEIVED: usize = 256;
+
 impl Origin {
     /// `name` is told in every answer, so that a client sees which backend it reached.
     pub fn new(name: impl Into<String>) -> Arc<Origin> {
-        Arc::new(Origin { name: name.into(), refunds: AtomicU64::new(0), seen: Mutex::default() })
+        Arc::new(Origin {
+            name: name.into(),
+            refunds: AtomicU64::new(0),
+            received: Mutex::default(),
+            seen: Mutex::default(),
+        })
     }
 
-    /// How many of the latest requests were this one, such as `POST /refunds`.
+    /// How many of the latest requests were this one, such as `POST /refunds`, whether or not their bodies came.
     pub fn seen(&self, request: &str) -> usize {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.seen.lock().expect("no holder of this lock panics");
         seen.iter().filter(|seen| *seen == request).count()
     }
 
-    fn remember(&self, request: String) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() == MOST_SEEN {
+    fn saw(&self, request: String) {
+        let mut seen = self.seen.lock().expect("no holder of this lock panics");
+        if seen.len() == MOST_RECEIVED {
             seen.pop_front();
         }
         seen.push_back(request);
@@ -59,6 +77,24 @@ impl Origin {
     /// Refunds that arrived here.
     pub fn refunds(&self) -> u64 {
         self.refunds.load(Ordering::SeqCst)
+    }
+
+    /// The last requests that arrived, but for health checks and streams.
+    pub fn received(&self) -> Vec<Received> {
+        self.received.lock().expect("no holder of this lock panics").iter().cloned().collect()
+    }
+
+    fn remember(&self, head: &http::request::Parts, body: &Bytes) {
+        let mut received = self.received.lock().expect("no holder of this lock panics");
+        if received.len() == MOST_RECEIVED {
+            received.pop_front();
+        }
+        received.push_back(Received {
+            method: head.method.clone(),
+            target: head.uri.to_string(),
+            headers: head.headers.clone(),
+            body: body.clone(),
+        });
     }
 
     /// Serves `listener` until the task is dropped. Paths:

@@ -13,9 +13,11 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::client::{OwnCertificate, trust};
 
@@ -130,6 +132,28 @@ impl Visitor {
         Ok(answer)
     }
 
+    /// Sends the head of a request that announces `length` bytes, and none of them. The connection stays open until it is
+    /// dropped.
+    pub async fn stall(
+        &mut self,
+        method: &str,
+        url: &str,
+        headers: &[(&str, &str)],
+        length: usize,
+    ) -> Result<TlsStream<TcpStream>> {
+        let uri: Uri = url.parse().with_context(|| format!("{url} is no URL"))?;
+        let site = uri.authority().with_context(|| format!("{url} names no host"))?.to_string();
+        let cookies: Vec<_> = self.jar(&site).iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {site}\r\ncontent-length: {length}\r\n");
+        head += &format!("cookie: {}\r\n", cookies.join("; "));
+        head.extend(headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")));
+        let mut connection = connect(&uri, None).await?;
+        connection.write_all(format!("{head}\r\n").as_bytes()).await?;
+        connection.flush().await?;
+        Ok(connection)
+    }
+
     fn take_cookie(&mut self, site: &str, text: &str) {
         let Some((name, value)) = text.split(';').next().and_then(|pair| pair.split_once('=')) else { return };
         let is_over = text.contains("Max-Age=0") || text.contains("expires=Thu, 01 Jan 1970");
@@ -140,11 +164,15 @@ impl Visitor {
     }
 }
 
-async fn exchange(uri: &Uri, own: Option<&OwnCertificate>, request: Request<Full<Bytes>>) -> Result<Answer> {
+async fn connect(uri: &Uri, own: Option<&OwnCertificate>) -> Result<TlsStream<TcpStream>> {
     let host = uri.host().context("no host")?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, uri.port_u16().unwrap_or(443)));
     let connector = TlsConnector::from(Arc::new(trust::any_certificate_as(b"http/1.1", own)?));
-    let tls = connector.connect(ServerName::try_from(host.to_owned())?, TcpStream::connect(address).await?).await?;
+    Ok(connector.connect(ServerName::try_from(host.to_owned())?, TcpStream::connect(address).await?).await?)
+}
+
+async fn exchange(uri: &Uri, own: Option<&OwnCertificate>, request: Request<Full<Bytes>>) -> Result<Answer> {
+    let tls = connect(uri, own).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(tls)).await?;
     tokio::spawn(connection);
     let (parts, body) = sender.send_request(request).await?.into_parts();

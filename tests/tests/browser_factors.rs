@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::edge::{USER, alice, service};
-use lb_tests::level;
+use lb_tests::edge::{USER, alice, service_with};
 use lb_tests::mail_sink::MailSink;
 use lb_tests::shop::Customer;
+use lb_tests::visitor::Visitor;
+use lb_tests::{assertion, level};
 use serde_json::Value;
 
 struct Scene {
@@ -75,6 +76,37 @@ async fn a_passkey_is_added_with_a_token_and_then_confirms_a_refund() -> Result<
 }
 
 #[tokio::test]
+async fn a_passkey_approves_the_amount_that_the_page_shows_and_the_backend_can_tell() -> Result<()> {
+    let require = "{methods: [webauthn], per_action: true, show: [amount]}";
+    let Some(scene) = Scene::start(require).await? else { return Ok(()) };
+    let (customer, browser) = (&scene.customer, &scene.customer.browser);
+    browser.add_authenticator().await?;
+    customer.log_in().await?;
+    scene.open_own_factors().await?;
+    browser.open(&customer.url("/.lb/factors/add/webauthn")).await?;
+    customer.press("#passkey button").await?;
+    browser.find("section h2").await?;
+
+    customer.ask_for_refund().await?;
+    let shown = browser.text(&browser.find("dl").await?).await?;
+    ensure!(shown.split_whitespace().collect::<Vec<_>>() == ["amount", "900.00"], "the page shows {shown:?}");
+    ensure!(customer.shop.origin.refunds() == 0, "the refund reached the backend before it was approved");
+    customer.press("#passkey button").await?;
+    customer.refund_went_through_once().await?;
+
+    // A browser asks for more, such as an icon.
+    let mut received = customer.shop.origin.received().into_iter().filter(|request| request.target == "/refunds");
+    let received = received.next().context("no refund reached the backend")?;
+    ensure!(received.body == "amount=900.00", "{:?}", received.body);
+    let token = received.headers.get("lb-assertion").context("no assertion")?.to_str()?.to_owned();
+    let keys = Visitor::default().get(&customer.url("/.lb/jwks.json"), &[]).await?.json()?;
+    let claims = assertion::verify(&token, &keys)?;
+    ensure!(claims["facts"] == serde_json::json!({"amount": "900.00"}), "{claims}");
+    ensure!(claims["bh"].is_string() && claims["txn"].is_string(), "{claims}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_code_by_mail_is_sent_when_asked_for_and_confirms_a_refund() -> Result<()> {
     let Some(scene) = Scene::start("{methods: [email], max_age: 5m}").await? else { return Ok(()) };
     let (customer, browser) = (&scene.customer, &scene.customer.browser);
@@ -109,22 +141,37 @@ async fn a_browser_solves_the_puzzle_by_itself_and_the_refund_goes_on() -> Resul
     customer.refund_went_through_once().await
 }
 
+#[tokio::test]
+async fn a_visitor_whom_nobody_knows_waits_a_moment_and_arrives() -> Result<()> {
+    let Some(scene) = Scene::start("{level: 2}").await? else { return Ok(()) };
+    let (customer, browser) = (&scene.customer, &scene.customer.browser);
+    browser.open(&customer.url("/open/?from=afar")).await?;
+    browser.find("#backend").await?;
+    ensure!(browser.url().await?.ends_with("/open/?from=afar"), "{}", browser.url().await?);
+    let log = customer.shop.edge.log();
+    let solved = log.matches("factor=\"pow\"").count() + log.matches("\"factor\":\"pow\"").count();
+    ensure!(solved == 1, "the puzzle was solved {solved} times");
+    Ok(())
+}
+
 fn configuration(address: SocketAddr, backend: SocketAddr, mails: SocketAddr, require: &str) -> Result<String> {
     let users: String =
         alice()?.lines().filter(|line| !line.contains("totp_secret")).map(|line| format!("{line}\n")).collect();
     let port = address.port();
+    let routes = "  - {path: /open/**, pool: shop, public: true}\n  - {path: /**, pool: shop}\n";
     Ok(format!(
         "{}{users}    email: alice@shop.test
 factors:
   passkey: {{id: shop.test, name: The shop, origins: [\"https://shop.test:{port}\"]}}
   mail: {{server: \"{mails}\", tls: none, from: The shop <no-reply@shop.test>}}
 rules:
+  - {{id: visitors, match: {{paths: [/open/**]}}, require: {{methods: [pow]}}}}
   - id: refund-over-limit
     match: {{methods: [POST], paths: [/refunds]}}
     body: {{facts: {{amount: {{pointer: /amount, kind: decimal2}}}}}}
     when: body.amount > 500.00
     require: {require}
 ",
-        service(address, backend)
+        service_with(address, backend, routes)
     ))
 }

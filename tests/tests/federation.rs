@@ -40,6 +40,30 @@ async fn somebody_logs_in_at_the_provider_steps_up_there_and_the_request_goes_on
 }
 
 #[tokio::test]
+async fn whoever_approves_a_payment_at_the_provider_is_shown_it_before() -> Result<()> {
+    let Some(scene) = Federated::start().await? else { return Ok(()) };
+    let mut carol = Visitor::default();
+    scene.log_in(&mut carol).await?;
+    let form = [NAVIGATION[0], NAVIGATION[1], ("sec-fetch-site", "same-origin")];
+    let payments = scene.edge.url("/payments");
+    let answer = carol.post(&payments, &form, &[("amount", "900.00")]).await?;
+    ensure!(answer.status == 303, "{}: {}", answer.status, answer.text());
+    let challenge = scene.edge.url(answer.header("location"));
+    let seen = scene.idp.seen().await?.len();
+    let page = carol.get(&challenge, NAVIGATION).await?;
+    ensure!(page.status == 200 && page.text().contains("<dt>amount</dt><dd>900.00</dd>"), "{}", page.text());
+    ensure!(scene.idp.seen().await?.len() == seen, "the provider was asked before anything was shown");
+    let (resume, at) = carol.browse(&format!("{challenge}/idp")).await?;
+    ensure!(at.contains("/.lb/resume/"), "{at}: {}", resume.text());
+    let id = at.rsplit('/').next().unwrap_or_default();
+    let goes_on = carol.post(&payments, &form, &[("lb-tx", id)]).await?;
+    ensure!(goes_on.status == 200, "{}: {}", goes_on.status, goes_on.text());
+    let received = scene.origin.received().pop();
+    ensure!(received.is_some_and(|request| request.body == "amount=900.00"), "other bytes arrived");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_provider_that_lies_gains_its_user_nothing_and_nobody_goes_in_circles() -> Result<()> {
     let Some(scene) = Federated::start().await? else { return Ok(()) };
     let rows: &[(&str, &str, Value, &str)] = &[

@@ -1,5 +1,6 @@
 //! Real clients of services whose packets are rewritten, in front of a backend that knows nothing of it.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
@@ -7,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lb_datapath::{
-    BackendState, Datapath, Desired, DesiredBackend, DesiredService, Forward, LoadOptions, Ports, Protocols, Reason,
-    SourceClass,
+    BackendState, Datapath, Desired, DesiredBackend, DesiredService, Forward, LoadOptions, LoadReport, MapsOrigin,
+    OtherVersion, Ports, Protocols, Reason, SourceClass,
 };
 use lb_tests::level::has_root;
 use lb_tests::netns::Namespace;
@@ -80,8 +81,14 @@ fn desired() -> Desired {
 }
 
 fn load(options: &LoadOptions) -> Datapath {
-    let (mut datapath, _) = Datapath::load(options).unwrap_or_else(|error| panic!("{}", chain(&error)));
+    prepared(options).0
+}
+
+/// The maps are filled before packets meet them.
+fn prepared(options: &LoadOptions) -> (Datapath, LoadReport) {
+    let mut datapath = Datapath::prepare(options).unwrap_or_else(|error| panic!("{}", chain(&error)));
     datapath.apply(&desired()).unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let report = datapath.attach().unwrap_or_else(|error| panic!("{}", chain(&error)));
     let deadline = Instant::now() + PATIENCE;
     while datapath.reader().backends().expect("listed").iter().any(|backend| backend.way.is_none()) {
         assert!(Instant::now() < deadline, "the ways to the backends are not known");
@@ -89,7 +96,7 @@ fn load(options: &LoadOptions) -> Datapath {
         // How often it is looked at.
         thread::sleep(Duration::from_millis(20));
     }
-    datapath
+    (datapath, report)
 }
 
 /// Loads on the edge, runs `test` with client and backend, and unloads.
@@ -248,6 +255,40 @@ fn connections_survive_a_restart_of_the_controller_and_go_on_while_there_is_none
         }
         let stats = datapath.as_ref().expect("loaded").reader().stats().expect("counters");
         assert_eq!(stats.packets(Reason::NatUnknown, SourceClass::Unknown), 0);
+    });
+}
+
+/// As if one with more room for blocked sources, and nothing else that is new.
+fn other_layout() -> OtherVersion {
+    OtherVersion { entries: vec![("BLOCKS", 8192)], ..OtherVersion::default() }
+}
+
+#[test]
+fn connections_survive_an_upgrade_to_another_layout_and_the_way_back_with_more_room_and_with_less() {
+    with_edge(1024, |datapath, options, client| {
+        let begun = || {
+            VIPS.map(|vip| {
+                let mut stream = client.run(move || connect(vip));
+                whom_it_sees(&mut stream);
+                stream
+            })
+        };
+        let mut streams: Vec<TcpStream> = begun().into();
+        for (version, nat_capacity) in [(other_layout(), 4096), (OtherVersion::default(), 64)] {
+            *datapath = None;
+            // Begun while no controller runs.
+            streams.extend(begun());
+            let options = LoadOptions { as_version: version, nat_capacity, ..options.clone() };
+            let (loaded, report) = prepared(&options);
+            assert_eq!(report.maps, MapsOrigin::Migrated { forgotten: BTreeSet::new() });
+            streams.iter_mut().for_each(|stream| exchange(stream, b"after"));
+            let reader = loaded.reader();
+            let status = reader.nat().expect("read").expect("in use");
+            assert_eq!((status.capacity, status.tcp), (nat_capacity as u64, streams.len() as u64));
+            let stats = reader.stats().expect("counters");
+            assert_eq!(stats.packets(Reason::NatUnknown, SourceClass::Unknown), 0);
+            *datapath = Some(loaded);
+        }
     });
 }
 

@@ -26,9 +26,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Everything from a fresh clone to runnable binaries: setup, eBPF object, controller, and lb-peer for the demo.
 pub(crate) fn all(workspace: &Workspace, purpose: Purpose, profile: Profile) -> Result<()> {
+    build(workspace, purpose, profile, &["--bins"])
+}
+
+/// The same with the tests. Tests turn on features of shared dependencies: the binaries that they start are built with
+/// those too, or most of the workspace would be compiled twice.
+pub(crate) fn with_tests(workspace: &Workspace, purpose: Purpose) -> Result<()> {
+    build(workspace, purpose, Profile::Dev, &["--bins", "--tests"])
+}
+
+fn build(workspace: &Workspace, purpose: Purpose, profile: Profile, targets: &[&str]) -> Result<()> {
     let linker = setup::ensure(workspace, purpose)?;
     ebpf_object(workspace, &linker)?;
-    binaries(workspace, profile)
+    binaries(workspace, profile, targets)
 }
 
 /// Compiles lb-ebpf for the kernel with the workspace's own stable toolchain.
@@ -66,13 +76,13 @@ fn publish(built: &Path, published: &Path) -> Result<()> {
     fs::rename(&draft, published).with_context(|| format!("writing {}", published.display()))
 }
 
-/// Builds the workspace as the tests do: another selection of packages would mean other features of shared
-/// dependencies, and compiling them anew at every turn. Not xtask, which is running.
-fn binaries(workspace: &Workspace, profile: Profile) -> Result<()> {
+/// Always the whole workspace: another selection of packages would mean other features of shared dependencies, and
+/// compiling them anew at every turn. Not xtask, which is running.
+fn binaries(workspace: &Workspace, profile: Profile, targets: &[&str]) -> Result<()> {
     let mut cargo = workspace.cargo();
-    cargo.args(["build", "--workspace", "--exclude", "xtask", "--bins"]);
+    cargo.args(["build", "--workspace", "--exclude", "xtask"]).args(targets);
     let about = match profile {
-        Profile::Dev => "about 3 minutes the first time, then seconds",
+        Profile::Dev => "about 4 minutes the first time, then seconds",
         Profile::Release => "about 8 minutes the first time",
     };
     if profile == Profile::Release {

@@ -45,21 +45,30 @@ pub(crate) struct Args {
     pub(crate) log_level: Option<String>,
 }
 
+impl Args {
+    fn place(&self) -> Place {
+        if self.loopback { Place::Loopback } else { Place::for_this_user() }
+    }
+}
+
 pub(crate) fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::find()?;
-    let place = if args.loopback { Place::Loopback } else { Place::for_this_user() };
+    let purpose = if args.place() == Place::Namespaces { Purpose::Demo } else { Purpose::Build };
+    build::all(&workspace, purpose, Profile::from_flag(args.release))?;
+    play(&workspace, args)
+}
+
+/// What is built already is shown.
+pub(crate) fn play(workspace: &Workspace, args: &Args) -> Result<()> {
+    let place = args.place();
     if args.check && place == Place::Loopback {
         bail!("`demo --check` drives the whole scene, XDP included, and that needs root");
     }
-    let profile = Profile::from_flag(args.release);
-    let purpose = if place == Place::Namespaces { Purpose::Demo } else { Purpose::Build };
-    build::all(&workspace, purpose, profile)?;
-
     // From here on Ctrl-C is ours; until here it simply ends the build.
     let interrupt = Interrupt::watch()?;
-    let claim = Claim::take(&place.home(&workspace))?;
+    let claim = Claim::take(&place.home(workspace))?;
     remove(place)?;
-    let outcome = live(&workspace, place, args, &interrupt);
+    let outcome = live(workspace, place, args, &interrupt);
     let removed = remove(place).and_then(|()| claim.give_up());
     outcome.and(removed)?;
     if args.check {

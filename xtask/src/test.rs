@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         eprintln!("==> Level {}: {}", level.name(), level.what());
         match level {
-            Level::Scene => scene(&mut count),
+            Level::Scene => scene(&workspace, &mut count),
             _ => cargo_test(&workspace, level, args.filter.as_deref(), &mut count)?,
         }
     }
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 fn prepare(workspace: &Workspace) -> Result<()> {
     // Without root nothing can be installed or mounted; the levels that need it are then skipped by name.
     let purpose = if run::is_root() { Purpose::Test } else { Purpose::Build };
-    build::all(workspace, purpose, Profile::Dev)
+    build::with_tests(workspace, purpose)
 }
 
 /// Never silently: a level that cannot run here must not look like one that passed. In CI it is a failure.
@@ -109,8 +109,8 @@ fn watch(cargo: &mut Command) -> Result<(Count, bool)> {
     Ok((count, child.wait()?.success()))
 }
 
-fn scene(count: &mut Count) {
-    match demo::run(&demo::Args { check: true, ..demo::Args::default() }) {
+fn scene(workspace: &Workspace, count: &mut Count) {
+    match demo::play(workspace, &demo::Args { check: true, ..demo::Args::default() }) {
         Ok(()) => count.passed += 1,
         Err(error) => {
             println!("FAILED: the scene: {error:#}");

@@ -213,7 +213,7 @@ impl Datapath {
         };
         let earlier_maps = earlier.as_ref().map_or_else(|| self.pins.maps(), |earlier| earlier.folder().to_path_buf());
         let mut switch = Switch::prepare(&mut self.ebpf, &self.pins, &interfaces, &pinned_program(&earlier_maps))?;
-        let origin = self.with_counters(earlier.as_ref(), origin)?;
+        let origin = self.caught_up(&draft, earlier.as_ref(), origin)?;
         switch.exchange(&mut self.ebpf)?;
         // The earlier programs call one another through an array that is emptied when its pin goes.
         await_packets(&mut self.maps)?;
@@ -226,15 +226,23 @@ impl Datapath {
         Ok(LoadReport { interfaces, maps: origin })
     }
 
-    fn with_counters(&mut self, earlier: Option<&Earlier>, origin: MapsOrigin) -> Result<MapsOrigin, LoadError> {
-        let are_kept = earlier.map(|earlier| earlier.copy_counters(&mut self.maps)).transpose()?;
-        Ok(match (origin, are_kept) {
-            (MapsOrigin::Migrated { mut forgotten }, Some(false)) => {
-                forgotten.insert(Forgotten::Counters);
-                MapsOrigin::Migrated { forgotten }
-            }
-            (origin, _) => origin,
-        })
+    /// What moved on in the earlier maps while these were filled.
+    fn caught_up(
+        &mut self,
+        draft: &Draft,
+        earlier: Option<&Earlier>,
+        origin: MapsOrigin,
+    ) -> Result<MapsOrigin, LoadError> {
+        let (Some(earlier), MapsOrigin::Migrated { mut forgotten }) = (earlier, origin.clone()) else {
+            return Ok(origin);
+        };
+        if !earlier.copy_translations(&draft.folder)? {
+            forgotten.insert(Forgotten::Translations);
+        }
+        if !earlier.copy_counters(&mut self.maps)? {
+            forgotten.insert(Forgotten::Counters);
+        }
+        Ok(MapsOrigin::Migrated { forgotten })
     }
 
     /// Nothing of this instance was there before, and nothing is attached yet.

@@ -290,7 +290,7 @@ pub(crate) fn is_absent(error: &aya::maps::MapError) -> bool {
     matches!(error, aya::maps::MapError::KeyNotFound) || errno(error) == Some(nix::libc::ENOENT)
 }
 
-fn errno(error: &aya::maps::MapError) -> Option<i32> {
+pub(crate) fn errno(error: &aya::maps::MapError) -> Option<i32> {
     match error {
         aya::maps::MapError::SyscallError(error) => error.io_error.raw_os_error(),
         _ => None,
@@ -467,7 +467,10 @@ fn inner_maps<M: InnerMap>(folder: &Path, name: &'static str) -> Result<InnerMap
     Ok(InnerMaps { name, map })
 }
 
-fn open<M: TryFrom<Map, Error = aya::maps::MapError>>(folder: &Path, name: &'static str) -> Result<M, MapError> {
+pub(crate) fn open<M: TryFrom<Map, Error = aya::maps::MapError>>(
+    folder: &Path,
+    name: &'static str,
+) -> Result<M, MapError> {
     let data = MapData::from_pin(folder.join(name)).map_err(failed("open", name))?;
     Map::from_map_data(data).and_then(M::try_from).map_err(failed("open", name))
 }

@@ -20,6 +20,8 @@ use crate::maps::copy::{copy_sources, copy_table, copy_vip_prefixes};
 use crate::maps::{MaglevTables, Maps, cpu_table, earlier_keys, map_info, possible_cpus, source_table, table};
 use crate::sources::block_hints;
 
+mod translations;
+
 /// Pin of the map that says what the others beside it mean.
 pub(crate) const MEANINGS: &str = "MEANINGS";
 
@@ -37,7 +39,7 @@ pub enum Forgotten {
     BlockedSources,
     /// Sources that brought back a SYN cookie.
     ValidatedSources,
-    /// Connections through NAT are cut.
+    /// Connections through NAT are cut: all, or those that the new maps have no room for.
     Translations,
     /// Each source begins with a full burst.
     LimiterClocks,
@@ -128,12 +130,28 @@ impl Earlier {
         note(self.copy_verified(folder)?, Forgotten::VerifiedSources);
         note(self.copy_blocks(folder)?, Forgotten::BlockedSources);
         note(self.copy_validated(folder)?, Forgotten::ValidatedSources);
-        note(!self.has_translations()?, Forgotten::Translations);
+        note(self.copy_translations(folder)?, Forgotten::Translations);
         note(hashes_stay && self.copy_limiters(folder)?, Forgotten::LimiterClocks);
         Ok(forgotten)
     }
 
-    /// Whether connections go through NAT: those are not copied.
+    /// Once with all else, and once more as the last thing before the exchange: those that began in between. `false` if
+    /// some are cut.
+    pub(crate) fn copy_translations(&self, folder: &Path) -> Result<bool, MapError> {
+        let own = [names::NAT_POLICY, names::NAT_SLOTS, names::NAT_WORDS, names::NAT_INDEX];
+        // A slot names its service and its backend by their places.
+        let named = [names::SERVICE_NAMES, names::SERVICES, names::FORWARDS, names::POOL_NAMES, names::BACKENDS];
+        if !self.has_translations()? {
+            return Ok(true);
+        }
+        if !self.has(&own) || !self.has(&named) {
+            return Ok(false);
+        }
+        let (copied, left_out) = translations::copy(&self.folder, folder)?;
+        tracing::debug!(copied, left_out, "connections through NAT are taken over");
+        Ok(left_out == 0)
+    }
+
     fn has_translations(&self) -> Result<bool, MapError> {
         if !self.folder.join(names::NAT_WORDS).exists() {
             return Ok(false);

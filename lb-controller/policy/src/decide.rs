@@ -9,6 +9,7 @@ use crate::level::{Level, Method};
 use crate::limit::{Limit, WithinLimits};
 use crate::requirement::Proofs;
 use crate::rule::{Judgement, Rule, RuleSet};
+use crate::shown::{ShownFact, shown_by};
 
 /// Leave to forward one request. Only [`crate::RuleSet::decide`] makes one, and forwarding consumes it, so forwarding
 /// without a decision does not compile.
@@ -56,6 +57,8 @@ pub struct Challenge {
     /// The smallest sets of methods that this user has whose proof now would meet all of them, the fewest methods first.
     /// Empty: nothing the user has would.
     pub ways: Vec<Vec<Method>>,
+    /// What those rules show of the request, in order of name.
+    pub shown: Vec<ShownFact>,
 }
 
 impl Challenge {
@@ -89,19 +92,44 @@ pub struct Denial {
     pub revoked_by: Option<Arc<str>>,
 }
 
+impl Requirement {
+    /// Work will do, and that takes nobody in particular: it is asked of visitors who are not logged in, too.
+    pub(crate) fn is_for_anybody(&self) -> bool {
+        self.level.is_none() && !self.per_action && self.methods.contains(&Method::ProofOfWork)
+    }
+}
+
 impl RuleSet {
+    /// What whoever sends this request must do before even a login: the puzzles that rules ask for. Everything else that
+    /// they say is left aside. `None`: nothing, or it is done.
+    pub fn work_due(&self, facts: &Facts<'_>) -> Option<Challenge> {
+        if !self.asks_for_work() {
+            return None;
+        }
+        let mut tally = Tally::new(facts);
+        self.for_each_candidate(&facts.request, &mut |rule| {
+            if let judgement @ Judgement::Requires(requirement) = rule.judge(self.conditions(), facts)
+                && requirement.is_for_anybody()
+            {
+                tally.add(rule, judgement);
+            }
+        });
+        (!tally.unmet.is_empty()).then(|| tally.challenge())
+    }
+
     /// Judges one request. The order of the rules never matters: a denial outweighs everything, then what a rule takes
     /// away is taken, then somebody must be logged in where that is needed, then all requirements of all rules that apply
     /// must be met, and at last all limits must have room.
     pub fn decide(&self, facts: &Facts<'_>) -> Decision {
-        let mut tally = Tally::new(Proofs::of(facts));
+        let mut tally = Tally::new(facts);
         self.for_each_candidate(&facts.request, &mut |rule| tally.add(rule, rule.judge(self.conditions(), facts)));
-        tally.decide(facts)
+        tally.decide()
     }
 }
 
 /// The judgements so far. Allocates only for what is unmet or limited.
 struct Tally<'r, 'f> {
+    facts: &'f Facts<'f>,
     proofs: Proofs<'f>,
     denied: Option<(&'r Rule, &'r str)>,
     revoked: Option<&'r Rule>,
@@ -114,9 +142,10 @@ struct Tally<'r, 'f> {
 }
 
 impl<'r, 'f> Tally<'r, 'f> {
-    fn new(proofs: Proofs<'f>) -> Tally<'r, 'f> {
+    fn new(facts: &'f Facts<'f>) -> Tally<'r, 'f> {
         Tally {
-            proofs,
+            facts,
+            proofs: Proofs::of(facts),
             denied: None,
             revoked: None,
             api_key_revoked: None,
@@ -146,8 +175,8 @@ impl<'r, 'f> Tally<'r, 'f> {
             Judgement::WantsNewApiKey => self.api_key_revoked = least(self.api_key_revoked),
             Judgement::Limits(limit) => self.limits.push(limit),
             Judgement::Requires(requirement) => {
-                self.needs_session = true;
-                if !self.is_met(requirement) {
+                self.needs_session |= !requirement.is_for_anybody();
+                if !self.is_met(rule, requirement) {
                     self.unmet.push((rule, requirement));
                 }
             }
@@ -155,7 +184,11 @@ impl<'r, 'f> Tally<'r, 'f> {
     }
 
     /// Many rules share one requirement, and what they share is one object: it is weighed once.
-    fn is_met(&mut self, requirement: &'r Requirement) -> bool {
+    fn is_met(&mut self, rule: &Rule, requirement: &'r Requirement) -> bool {
+        // Work counts for the rule that asked, whoever else shares its requirement.
+        if !self.facts.client.worked.is_empty() {
+            return self.proofs.for_rule(&rule.about.id, self.facts).meet(requirement);
+        }
         match self.last_met {
             Some(last) if core::ptr::eq(last, requirement) => true,
             _ => {
@@ -168,7 +201,8 @@ impl<'r, 'f> Tally<'r, 'f> {
         }
     }
 
-    fn decide(self, facts: &Facts<'_>) -> Decision {
+    fn decide(self) -> Decision {
+        let facts = self.facts;
         let revocation = |rule: &Rule| Revocation { rule: rule.about.id.clone() };
         if let Some((rule, reason)) = self.denied {
             let revoked_by = self.revoked.map(|rule| rule.about.id.clone());
@@ -185,7 +219,7 @@ impl<'r, 'f> Tally<'r, 'f> {
             return Decision::LogIn;
         }
         if !self.unmet.is_empty() {
-            return self.challenge(facts);
+            return Decision::Challenge(self.challenge());
         }
         if self.limits.is_empty() {
             return Decision::Allow(Permit::new());
@@ -195,17 +229,19 @@ impl<'r, 'f> Tally<'r, 'f> {
         Decision::AllowWithin(WithinLimits { limits, permit: Permit::new() })
     }
 
-    fn challenge(mut self, facts: &Facts<'_>) -> Decision {
+    fn challenge(mut self) -> Challenge {
+        let facts = self.facts;
         self.unmet.sort_by(|(left, _), (right, _)| left.about.id.cmp(&right.about.id));
         let requirements: Vec<&Requirement> = self.unmet.iter().map(|(_, requirement)| *requirement).collect();
-        Decision::Challenge(Challenge {
+        Challenge {
             ways: self.proofs.ways_to_meet(&requirements, &facts.provable.provable()),
             unmet: self
                 .unmet
                 .iter()
                 .map(|(rule, requirement)| (rule.about.id.clone(), (*requirement).clone()))
                 .collect(),
-        })
+            shown: shown_by(&self.unmet.iter().map(|(rule, _)| *rule).collect::<Vec<_>>(), facts),
+        }
     }
 }
 
@@ -215,6 +251,7 @@ pub fn challenge_for(facts: &Facts<'_>, rule: &str, requirement: Requirement) ->
     (!proofs.meet(&requirement)).then(|| Challenge {
         ways: proofs.ways_to_meet(&[&requirement], &facts.provable.provable()),
         unmet: alloc::vec![(rule.into(), requirement)],
+        shown: Vec::new(),
     })
 }
 

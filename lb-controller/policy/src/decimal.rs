@@ -1,6 +1,7 @@
 //! Exact decimal numbers: money must not pass through binary floating point, where 0.1 + 0.2 is not 0.3.
 
 use alloc::format;
+use alloc::string::{String, ToString as _};
 use core::fmt;
 
 /// A decimal with up to 18 digits before the point and 18 after, exact.
@@ -66,6 +67,16 @@ impl Decimal {
     /// `count` thousandths.
     pub(crate) fn thousandths(count: i64) -> Decimal {
         Decimal(i128::from(count) * (ONE / 1000))
+    }
+
+    /// The number as money is written, with at least two digits after the point.
+    pub(crate) fn with_two_fraction_digits(self) -> String {
+        let text = self.to_string();
+        match Decimal::fraction_digits(&text) {
+            0 => format!("{text}.00"),
+            1 => format!("{text}0"),
+            _ => text,
+        }
     }
 
     /// Digits written after the point in `text`, trailing zeros included.
@@ -147,6 +158,13 @@ mod tests {
                 expected.map(ToString::to_string),
                 "{text:?}"
             );
+        }
+    }
+
+    #[test]
+    fn money_has_two_digits_after_the_point_or_as_many_as_it_takes() {
+        for (text, shown) in [("900", "900.00"), ("0.5", "0.50"), ("-3.10", "-3.10"), ("1.005", "1.005")] {
+            assert_eq!(Decimal::parse(text).unwrap().with_two_fraction_digits(), shown);
         }
     }
 

@@ -11,6 +11,7 @@ use crate::level::{Level, Method, ProvedFactor};
 use crate::limit::Limit;
 use crate::requirement::Proofs;
 use crate::rule::{Judgement, Matcher, Rule, RuleSet};
+use crate::shown::{ShownFact, shown_by};
 
 /// Everything that went into one decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +85,8 @@ pub struct RequirementExplanation {
     pub met: bool,
     /// Reached by the factors that count.
     pub level_had: Level,
+    /// What people are shown of the request before they approve it.
+    pub shown: Vec<ShownFact>,
     pub factors_had: Vec<FactorExplanation>,
 }
 
@@ -187,7 +190,7 @@ fn explain_outcome(conditions: &Conditions, rule: &Rule, facts: &Facts<'_>) -> O
         Judgement::Silent => OutcomeExplanation::NotApplied,
         Judgement::NeedsSession => OutcomeExplanation::NeedsSession,
         Judgement::Denies { reason } => OutcomeExplanation::Denied { reason: reason.into() },
-        Judgement::Requires(requirement) => OutcomeExplanation::Required(explain_requirement(requirement, facts)),
+        Judgement::Requires(requirement) => OutcomeExplanation::Required(explain_requirement(rule, requirement, facts)),
         Judgement::Allows => OutcomeExplanation::Allowed,
         Judgement::Revokes => OutcomeExplanation::Revoked,
         Judgement::WantsNewApiKey => OutcomeExplanation::ApiKeyRevoked,
@@ -195,8 +198,8 @@ fn explain_outcome(conditions: &Conditions, rule: &Rule, facts: &Facts<'_>) -> O
     }
 }
 
-fn explain_requirement(requirement: &Requirement, facts: &Facts<'_>) -> RequirementExplanation {
-    let proofs = Proofs::of(facts);
+fn explain_requirement(rule: &Rule, requirement: &Requirement, facts: &Facts<'_>) -> RequirementExplanation {
+    let proofs = Proofs::of(facts).for_rule(&rule.about.id, facts);
     let explain_factor = |factor: ProvedFactor, for_this_request| FactorExplanation {
         method: factor.method,
         age_seconds: factor.age_seconds(facts.now),
@@ -210,6 +213,7 @@ fn explain_requirement(requirement: &Requirement, facts: &Facts<'_>) -> Requirem
         requirement: requirement.clone(),
         met: proofs.meet(requirement),
         level_had: proofs.level(requirement),
+        shown: shown_by(&[rule], facts),
         factors_had: factors_had.chain(proved_now).collect(),
     }
 }

@@ -117,6 +117,8 @@ pub struct ClientFacts<'a> {
     pub tls_class: Option<&'a str>,
     /// The verified client certificate of the connection.
     pub certificate: Option<CertificateFacts<'a>>,
+    /// Rules whose puzzle this client solved from where it is now, and when. It takes no session.
+    pub worked: &'a [(String, UnixSeconds)],
 }
 
 impl ClientFacts<'_> {
@@ -131,6 +133,7 @@ impl ClientFacts<'_> {
             device_class: None,
             tls_class: None,
             certificate: None,
+            worked: &[],
         }
     }
 }

@@ -80,6 +80,7 @@ mod query_parameters;
 mod requirement;
 mod rule;
 mod schedule;
+mod shown;
 mod signal;
 mod suggest;
 mod text_pattern;
@@ -113,6 +114,7 @@ pub use rule::{
     BodyFactSource, BodySource, Field, MatchSource, OnMissing, OutcomeSource, RequestMatcher, RequireSource, RuleError,
     RuleSet, RuleSource, Span,
 };
+pub use shown::ShownFact;
 pub use suggest::closest_name;
 pub use threat::ThreatLevel;
 pub use vocabulary::{RateName, Vocabulary};

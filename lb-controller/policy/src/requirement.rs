@@ -14,6 +14,8 @@ pub(crate) struct Proofs<'a> {
     now: UnixSeconds,
     session: &'a [ProvedFactor],
     for_this_request: &'a [ProvedFactor],
+    /// Of the client, whoever it is, for the rule at hand.
+    work: Option<ProvedFactor>,
     /// Taken as proved now.
     assumed: Choice<'a>,
 }
@@ -38,8 +40,15 @@ impl<'a> Proofs<'a> {
             now: facts.now,
             session: facts.session.map_or(&[], |session| session.factors),
             for_this_request: facts.proved_for_this_request,
+            work: None,
             assumed: Choice::default(),
         }
+    }
+
+    /// With the work that was done for the rule of this id.
+    pub(crate) fn for_rule(self, id: &str, facts: &Facts<'_>) -> Proofs<'a> {
+        let done = facts.client.worked.iter().find(|(rule, _)| rule == id);
+        Proofs { work: done.map(|(_, at)| ProvedFactor::ordinary(Method::ProofOfWork, *at)), ..self }
     }
 
     /// Whether a proof counts for a requirement.
@@ -62,7 +71,8 @@ impl<'a> Proofs<'a> {
     fn counted(&self, requirement: &Requirement) -> impl Iterator<Item = ProvableFactor> {
         let in_session = self.session.iter().filter(|factor| self.counts(requirement, **factor, false));
         let proved_now = self.for_this_request.iter().filter(|factor| self.counts(requirement, **factor, true));
-        let proved = in_session.chain(proved_now);
+        let worked = self.work.iter().filter(|factor| self.counts(requirement, **factor, false));
+        let proved = in_session.chain(proved_now).chain(worked);
         proved
             .map(|factor| ProvableFactor { method: factor.method, strength: factor.strength })
             .chain(self.assumed.iter())
@@ -118,12 +128,12 @@ pub fn challenge_unless_met(
     session: &[ProvedFactor],
     provable: &[ProvableFactor],
 ) -> Option<Challenge> {
-    let proofs = Proofs { levels, now, session, for_this_request: &[], assumed: Choice::default() };
+    let proofs = Proofs { levels, now, session, for_this_request: &[], work: None, assumed: Choice::default() };
     if proofs.meet(&requirement) {
         return None;
     }
     let ways = proofs.ways_to_meet(&[&requirement], provable);
-    Some(Challenge { unmet: vec![(name.into(), requirement)], ways })
+    Some(Challenge { unmet: vec![(name.into(), requirement)], ways, shown: Vec::new() })
 }
 
 impl<'a> Choice<'a> {

@@ -12,6 +12,7 @@ use crate::decide::Requirement;
 use crate::facts::{Facts, RequestFacts};
 use crate::level::Levels;
 use crate::limit::{Limit, LimitSource};
+use crate::shown::Shown;
 use crate::vocabulary::Vocabulary;
 
 mod compile;
@@ -112,6 +113,8 @@ pub struct RequireSource {
     /// 0 means `per_action`.
     pub max_age_seconds: Option<u64>,
     pub per_action: bool,
+    /// Names of facts of the rule's [`BodySource`] that people are shown before they approve. Only with `per_action`.
+    pub show: Vec<String>,
 }
 
 /// What becomes of a rule whose condition hangs on a fact that the request lacks.
@@ -135,6 +138,7 @@ pub struct RuleSet {
     conditions: Conditions,
     reads_bodies: bool,
     reads_query_parameters: bool,
+    asks_for_work: bool,
     /// Names of facts that some condition goes by.
     facts_read: BTreeSet<String>,
 }
@@ -156,6 +160,8 @@ pub(crate) struct About {
     pub(crate) matcher: Matcher,
     pub(crate) condition: Option<Arc<ConditionSource>>,
     pub(crate) body: Option<BodyRead>,
+    /// What of the body people are shown before they approve.
+    pub(crate) shown: Vec<Shown>,
 }
 
 #[derive(Debug)]
@@ -213,7 +219,18 @@ impl RuleSet {
         let written = || rules.iter().filter_map(|rule| rule.about.condition.as_deref());
         let reads_query_parameters = written().any(ConditionSource::reads_query_parameters);
         let facts_read = written().flat_map(|condition| &condition.facts).map(ToString::to_string).collect();
-        Ok(RuleSet { index, conditions, as_given, reads_bodies, reads_query_parameters, facts_read, rules })
+        let wants_work = |rule: &Rule| matches!(&rule.outcome, Outcome::Require(required) if required.is_for_anybody());
+        let asks_for_work = rules.iter().any(wants_work);
+        Ok(RuleSet {
+            index,
+            conditions,
+            as_given,
+            reads_bodies,
+            reads_query_parameters,
+            asks_for_work,
+            facts_read,
+            rules,
+        })
     }
 
     /// The ids of all rules, as they were given.
@@ -257,6 +274,11 @@ impl RuleSet {
     /// Whether any rule goes by a parameter of the query: if not, they need not be read.
     pub fn reads_query_parameters(&self) -> bool {
         self.reads_query_parameters
+    }
+
+    /// Whether any rule asks visitors for work, logged in or not: if not, what they have done need not be looked up.
+    pub fn asks_for_work(&self) -> bool {
+        self.asks_for_work
     }
 
     /// How many rules are about this request, and so are tried to decide about it.

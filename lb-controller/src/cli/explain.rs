@@ -177,6 +177,9 @@ fn print_rule(rule: &Rule) {
     }
     if let Some(required) = &rule.required {
         say!("  required  {}", requirement(required));
+        for fact in &required.shows {
+            say!("  shows     {} = {}", fact.name, fact.value.as_deref().unwrap_or("(missing)"));
+        }
         say!("  had       {}", had(required));
         say!("  met       {}", if required.met { paint(Paint::Good, "yes") } else { paint(Paint::Bad, "no") });
     }

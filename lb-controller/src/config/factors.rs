@@ -14,9 +14,24 @@ pub struct FactorsConfig {
     pub mail: Option<MailConfig>,
     /// Codes by text message.
     pub sms: Option<EndpointConfig>,
+    pub work: WorkConfig,
     /// A captcha of somebody else's beside the built-in proof of work.
     pub captcha: Option<CaptchaConfig>,
     pub external: Option<ExternalConfig>,
+}
+
+/// How hard the built-in proof of work is: leading zero bits, each of which doubles the work. The least are asked for at
+/// the threat level `normal`, the most at `critical`, and of sources that ask for many puzzles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkConfig {
+    pub least_bits: u8,
+    pub most_bits: u8,
+}
+
+impl Default for WorkConfig {
+    fn default() -> WorkConfig {
+        WorkConfig { least_bits: 18, most_bits: 22 }
+    }
 }
 
 /// Whose credentials passkeys are. It comes from here, never from a request's `Host`.

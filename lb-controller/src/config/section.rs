@@ -112,7 +112,9 @@ impl<'a> Section<'a> {
 
     /// The value of a key that may be absent. A key without a value is a mistake: it says nothing either way.
     pub(super) fn get(&self, name: &'static str) -> Option<&'a Node> {
-        self.asked.borrow_mut().push(name);
+        if !self.asked.borrow().contains(&name) {
+            self.asked.borrow_mut().push(name);
+        }
         let (key, node) = self.entries.iter().find(|(key, _)| key.name == name)?;
         if matches!(node.value, Value::Nothing) {
             self.problems.report(&key.place, format!("`{name}` has no value"));

@@ -2,7 +2,7 @@
 
 use lb_policy::{
     Facts, Limit, MatchExplanation, OutcomeExplanation, Requirement, RequirementExplanation, RuleExplanation, RuleSet,
-    Summary, Truth,
+    ShownFact, Summary, Truth,
 };
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,8 @@ pub struct Required {
     pub methods: Vec<String>,
     pub max_age_seconds: Option<u64>,
     pub per_action: bool,
+    /// What people are shown of the request before they approve it.
+    pub shows: Vec<NamedFact>,
     pub met: bool,
     /// Reached by the factors that count here.
     pub had_level: u8,
@@ -167,6 +169,10 @@ fn truth(truth: Truth) -> &'static str {
     }
 }
 
+fn shown(fact: &ShownFact) -> NamedFact {
+    NamedFact { name: fact.name.clone(), value: fact.value.clone() }
+}
+
 impl From<&RequirementExplanation> for Required {
     fn from(explanation: &RequirementExplanation) -> Required {
         let Requirement { level, methods, max_age_seconds, per_action } = &explanation.requirement;
@@ -175,6 +181,7 @@ impl From<&RequirementExplanation> for Required {
             methods: methods.iter().map(|method| method.name().to_owned()).collect(),
             max_age_seconds: *max_age_seconds,
             per_action: *per_action,
+            shows: explanation.shown.iter().map(shown).collect(),
             met: explanation.met,
             had_level: explanation.level_had.0,
             had_factors: explanation

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{Response, header};
-use lb_policy::{Decision, Facts, Permit, UnixSeconds};
+use lb_policy::{Decision, Facts, Permit, RouteFacts, UnixSeconds};
 
 use super::access_log::Record;
 use super::body::{Manner, ResponseBody};
@@ -15,7 +15,7 @@ use crate::config::Route;
 use crate::edge::{Edge, Snapshot};
 use crate::explain::Explained;
 use crate::signals::Sender;
-use crate::stepup::{Credential, Visit};
+use crate::stepup::{ApprovedAction, Credential, Visit};
 
 /// What a request was judged by, besides itself.
 pub(super) struct Judged<'a> {
@@ -23,6 +23,8 @@ pub(super) struct Judged<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) route: &'a Route,
     pub(super) who: facts::Who<'a>,
+    /// Its user approved exactly this request.
+    pub(super) approved: Option<&'a ApprovedAction>,
     pub(super) findings: &'a facts::Findings<'a>,
     pub(super) credential: &'a Credential,
     pub(super) sender: &'a Sender,
@@ -30,7 +32,14 @@ pub(super) struct Judged<'a> {
 
 impl Judged<'_> {
     pub(super) fn facts<'r>(&'r self, now: UnixSeconds, request: &'r Inbound) -> Facts<'r> {
-        facts::gather(now, &self.snapshot.config, request, self.who, self.findings, self.route)
+        let route = RouteFacts { is_public: self.route.public, labels: &self.route.labels };
+        facts::gather(now, &self.snapshot.config, request, self.who, self.findings, route)
+    }
+
+    /// As if nothing had been proved for this request: what was approved is not what the rules show of it now.
+    pub(super) fn without_approval(self) -> Self {
+        let who = facts::Who { proved_for_this_request: &[], ..self.who };
+        Judged { who, approved: None, ..self }
     }
 
     /// For `lb-controller explain`.
@@ -64,7 +73,12 @@ impl Judged<'_> {
                 edge.metrics.challenge(respond::challenge_shape(&challenge));
                 challenge
             }
-            (Decision::LogIn | Decision::Challenge(_), _) => step_up.nobody(&request, self.credential),
+            (Decision::Challenge(challenge), None) => {
+                let challenge = step_up.ask_for_work(&request, &challenge);
+                edge.metrics.challenge(respond::challenge_shape(&challenge));
+                challenge
+            }
+            (Decision::LogIn, _) => step_up.nobody(&request, self.credential),
             (Decision::Deny(denial), _) => {
                 if let (Some(session), Some(rule)) = (session, &denial.revoked_by) {
                     step_up.end_user(self.visit.config, &request, session, rule).await?;
@@ -94,7 +108,8 @@ impl Judged<'_> {
         let (config, route, session) = (self.visit.config, self.route, self.who.session);
         let host = request.host.clone();
         let (request, kept) = backend_step_up::keep(config, route, &edge.body_memory, request, session).await?;
-        let assertion = session.map(|session| edge.step_up.assertion(config, session, &request, &route.pool));
+        let assertion =
+            session.map(|session| edge.step_up.assertion(config, session, self.approved, &request, &route.pool));
         let pool = route::pool(self.snapshot, route)?;
         let judged = standing::announces_stream(&request).then(|| self.to_judge_again(&request));
         let mut standing = judged.map(|judged| Standing::new(edge, route.max_stream_age, session, Some(judged)));
@@ -128,6 +143,7 @@ impl Judged<'_> {
             proved: self.who.proved_for_this_request.to_vec(),
             body: self.findings.body.clone(),
             observed: self.findings.observed.clone(),
+            worked: self.findings.worked.to_vec(),
             sender: self.sender.clone(),
             version: self.snapshot.version,
         }

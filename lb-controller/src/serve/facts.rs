@@ -12,7 +12,7 @@ use lb_policy::{
     QueryParameters, RequestFacts, RouteFacts, RuleSet, UnixSeconds,
 };
 
-use crate::config::{Config, Route};
+use crate::config::Config;
 use crate::edge::Edge;
 use crate::serve::body_memory::BodyMemory;
 use crate::serve::client_certificate::ClientCertificate;
@@ -99,6 +99,8 @@ pub struct Findings<'a> {
     /// See [`parameters`].
     pub parameters: &'a QueryParameters,
     pub observed: &'a Observed,
+    /// Rules that this client did work for, and when.
+    pub worked: &'a [(String, UnixSeconds)],
 }
 
 /// Puts the facts together; they borrow from the request that will be forwarded.
@@ -108,7 +110,7 @@ pub fn gather<'a>(
     request: &'a Inbound,
     who: Who<'a>,
     findings: &Findings<'a>,
-    route: &'a Route,
+    route: RouteFacts<'a>,
 ) -> Facts<'a> {
     Facts {
         now,
@@ -117,13 +119,14 @@ pub fn gather<'a>(
         client: ClientFacts {
             certificate: request.certificate.as_deref().map(ClientCertificate::facts),
             tls_class: request.tls_class.as_ref().map(TlsClass::as_str),
+            worked: findings.worked,
             ..findings.observed.client(ClientFacts::at(request.client.address))
         },
         session: who.session.map(Session::facts),
         proved_for_this_request: who.proved_for_this_request,
         provable: who.provable,
         body: findings.body,
-        route: RouteFacts { is_public: route.public, labels: &route.labels },
+        route,
         api_key: who.session.and_then(Session::api_key),
         observed: findings.observed.facts(),
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, header};
-use lb_policy::{BodyFacts, Decision, ProvedFactor};
+use lb_policy::{BodyFacts, Decision, ProvedFactor, RouteFacts, UnixSeconds};
 
 use super::request::Inbound;
 use super::{facts, route};
@@ -85,6 +85,8 @@ pub(super) struct Judged {
     pub(super) proved: Vec<ProvedFactor>,
     pub(super) body: BodyFacts,
     pub(super) observed: Observed,
+    /// Work that its sender had done.
+    pub(super) worked: Vec<(String, UnixSeconds)>,
     pub(super) sender: Sender,
     /// Of the configuration by which the body was read.
     pub(super) version: u64,
@@ -154,7 +156,13 @@ impl Judged {
         let Ok(route) = route::find(config, &self.request) else { return Some(Over::Denied) };
         let provable = edge.step_up.provable(config, session);
         let who = facts::Who { session, proved_for_this_request: &self.proved, provable: &provable };
-        let findings = facts::Findings { body: &self.body, parameters: &parameters, observed: &self.observed };
+        let findings = facts::Findings {
+            body: &self.body,
+            parameters: &parameters,
+            observed: &self.observed,
+            worked: &self.worked,
+        };
+        let route = RouteFacts { is_public: route.public, labels: &route.labels };
         let facts = facts::gather(now, config, &self.request, who, &findings, route);
         match config.rules.decide(&facts) {
             // A limit was taken from when the stream began.

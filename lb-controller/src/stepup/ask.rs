@@ -4,17 +4,18 @@ use http::StatusCode;
 use lb_policy::Method;
 use serde_json::{Value, json};
 
-use super::StepUp;
 use super::account::Account;
 use super::client_kind::ClientKind;
 use super::factor::passkey::{self, Challenge};
 use super::factor::{self, Factor, Shape, developer_key};
-use super::pages::{self, AnswerForm, ChallengePage, Forms, Frame, html};
+use super::pages::{self, AnswerForm, ApprovePage, ChallengePage, Forms, Frame, html};
 use super::prove::refused_answer;
 use super::random_id::RandomId;
 use super::session::Session;
+use super::shown;
 use super::terms::{is_per_action, with_terms};
 use super::transaction::{OnwardKind, Refused, View};
+use super::{StepUp, Visit};
 use crate::config::Config;
 use crate::serve::request::Inbound;
 use crate::serve::respond::{OwnResponse, problem};
@@ -26,7 +27,7 @@ const SIGN: &str = "ssh-keygen -Y sign -n NAMESPACE -f ~/.ssh/id_ed25519 FILE";
 /// Who is asked, and for which transaction.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
-    pub(super) config: &'a Config,
+    pub(super) visit: &'a Visit<'a>,
     pub(super) request: &'a Inbound,
     pub(super) session: &'a Session,
     pub(super) id: &'a RandomId,
@@ -71,9 +72,10 @@ impl StepUp {
 
     /// `None`: the account has no such factor any more.
     fn material(&self, asked: Asked<'_>, factor: &Factor) -> Option<Material> {
-        let Asked { config, session, view, .. } = asked;
+        let Asked { visit, session, view, .. } = asked;
+        let config = visit.config;
         let account = Account::of(config, session.account())?;
-        let approval = || view.approval(session.user()).text();
+        let approval = || view.approval(session.user());
         Some(match factor.input.shape {
             Shape::Typed(_) => Material::Typed,
             Shape::Sent(_) => {
@@ -83,12 +85,12 @@ impl StepUp {
             Shape::Passkey => {
                 let party = config.factors.passkey.as_ref()?;
                 let credentials = self.credentials(&account.id);
-                let challenge = Challenge::committing_to(&approval());
+                let challenge = Challenge::of_commitment(approval().commitment());
                 Material::Passkey { options: passkey::request_options(party, &challenge, &credentials) }
             }
-            Shape::Signature => Material::Signature { text: approval() },
+            Shape::Signature => Material::Signature { text: approval().text() },
             Shape::Work => {
-                let aim = self.aim(asked.request, session, asked.id, view);
+                let aim = self.aim(visit, asked.request, session, asked.id, view);
                 let (puzzle, bits) = self.tools.work.puzzle(aim.scope(), self.clock.now());
                 let captcha = config.factors.captcha.as_ref().map(|captcha| captcha.page.to_string());
                 Material::Work { puzzle, bits, captcha }
@@ -104,7 +106,8 @@ fn page(
     material: &Material,
     error: Option<Message>,
 ) -> OwnResponse {
-    let Asked { config, request, session, id, view } = asked;
+    let Asked { visit, request, session, id, view } = asked;
+    let config = visit.config;
     let frame = Frame::of(request);
     let texts = frame.texts;
     let tries = match view.tries_left {
@@ -123,7 +126,9 @@ fn page(
         frame: &frame,
         user: session.user(),
         method: view.request.method.as_str(),
-        path: path_of(&view.request.target),
+        // Of what is approved as it stands all is shown.
+        path: if view.is_per_action() { &view.request.target } else { path_of(&view.request.target) },
+        facts: &view.shown.iter().map(|fact| shown::for_page(texts, fact)).collect::<Vec<_>>(),
         why: why(texts, view),
         action: &format!("/.lb/challenge/{id}"),
         name: factor.method.name(),
@@ -153,6 +158,23 @@ fn page(
         (false, false) => Forms::Own,
     };
     html(status, &frame, forms, &page)
+}
+
+/// What is approved, and the way to the provider where that is done.
+pub(super) fn approve_at_provider(asked: Asked<'_>) -> OwnResponse {
+    let Asked { request, session, id, view, .. } = asked;
+    let frame = Frame::of(request);
+    let texts = frame.texts;
+    let page = ApprovePage {
+        frame: &frame,
+        user: session.user(),
+        method: view.request.method.as_str(),
+        path: &view.request.target,
+        facts: &view.shown.iter().map(|fact| shown::for_page(texts, fact)).collect::<Vec<_>>(),
+        why: why(texts, view),
+        action: &format!("/.lb/challenge/{id}/idp"),
+    };
+    html(StatusCode::OK, &frame, Forms::Elsewhere, &page)
 }
 
 fn answer_form<'a>(factor: &Factor, material: &'a Material) -> AnswerForm<'a> {
@@ -192,13 +214,17 @@ fn described(asked: Asked<'_>, factor: &Factor, material: Material) -> Value {
             ask["captcha_page"] = json!(captcha);
         }
     }
-    json!({
+    let mut described = json!({
         "missing": names(&asked.view.missing),
         "instead": names(&asked.view.instead),
         "tries_left": asked.view.tries_left,
         "expires_at": asked.view.expires_at,
         "ask": ask,
-    })
+    });
+    if !asked.view.shown.is_empty() {
+        described["facts"] = shown::as_json(&asked.view.shown);
+    }
+    described
 }
 
 fn label(config: &Config, factor: &Factor) -> Message {

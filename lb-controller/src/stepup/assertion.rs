@@ -21,7 +21,9 @@ use serde::ser::SerializeMap as _;
 
 use super::private_file;
 use super::random_id::RandomId;
+use super::resume::ApprovedAction;
 use super::session::Session;
+use super::shown;
 use super::transaction::sha256;
 use crate::serve::request::{Inbound, InboundBody};
 
@@ -32,6 +34,17 @@ pub(super) struct Signer {
     /// `{"alg":…}` encoded: it is the same for every assertion.
     header: String,
     jwks: String,
+}
+
+/// What is said to a backend, and of whom.
+#[derive(Clone, Copy)]
+pub(super) struct Said<'a> {
+    pub(super) session: &'a Session,
+    pub(super) levels: &'a Levels,
+    pub(super) approved: Option<&'a ApprovedAction>,
+    pub(super) request: &'a Inbound,
+    /// The pool.
+    pub(super) audience: &'a str,
 }
 
 /// Long enough for a slow backend and a clock that is off, short enough to be worth little when logged somewhere.
@@ -67,16 +80,10 @@ impl Signer {
         &self.jwks
     }
 
-    /// The assertion that goes to `audience` (the pool) with this request. The body's hash is in it when the body is in
+    /// The assertion that goes with one request. The body's hash is in it when the body is in
     /// memory; a body that streams through has not been seen yet.
-    pub(super) fn sign(
-        &self,
-        session: &Session,
-        levels: &Levels,
-        request: &Inbound,
-        audience: &str,
-        now: UnixSeconds,
-    ) -> HeaderValue {
+    pub(super) fn sign(&self, said: &Said<'_>, now: UnixSeconds) -> HeaderValue {
+        let Said { session, levels, approved, request, audience } = *said;
         let claims = Claims {
             iss: ISSUER,
             aud: audience,
@@ -90,6 +97,8 @@ impl Signer {
                 InboundBody::Whole(body) => Some(URL_SAFE_NO_PAD.encode(sha256(body))),
                 _ => None,
             },
+            txn: approved.map(|action| action.transaction.to_string()),
+            facts: approved.map(|action| shown::as_json(&action.facts)),
             iat: now,
             exp: now + LIFETIME_SECONDS,
             jti: RandomId::new().to_string(),
@@ -130,6 +139,12 @@ struct Claims<'a> {
     htu: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     bh: Option<String>,
+    /// Which approval this is (RFC 8417 §2.2), as the audit trail names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    txn: Option<String>,
+    /// What the user was shown of the request, and approved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    facts: Option<serde_json::Value>,
     iat: UnixSeconds,
     exp: UnixSeconds,
     jti: String,
@@ -151,6 +166,7 @@ impl Serialize for FactorTimes<'_> {
 #[cfg(test)]
 mod tests {
     use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::JwkSet};
+    use lb_policy::{BodyFactKind, ShownFact};
 
     use super::super::testing;
     use super::*;
@@ -161,7 +177,18 @@ mod tests {
         let signer = Signer::open(directory.path()).unwrap();
         let session = testing::session("alice", 1_000);
         let request = testing::request("POST", "/refunds?dry=1", &[], "{}");
-        let token = signer.sign(&session, &Levels::default(), &request, "shop", 1_010);
+        let transaction = RandomId::new();
+        let shown = |name: &str, value: Option<&str>| ShownFact {
+            name: name.to_owned(),
+            kind: BodyFactKind::Text,
+            value: value.map(str::to_owned),
+        };
+        let facts = vec![shown("amount", Some("900.00")), shown("payee", None)];
+        let approved = ApprovedAction { transaction, facts };
+        let levels = Levels::default();
+        let said =
+            Said { session: &session, levels: &levels, approved: Some(&approved), request: &request, audience: "shop" };
+        let token = signer.sign(&said, 1_010);
 
         let keys: JwkSet = serde_json::from_str(Signer::open(directory.path()).unwrap().jwks()).unwrap();
         let header = jsonwebtoken::decode_header(token.to_str().unwrap()).unwrap();
@@ -180,6 +207,7 @@ mod tests {
             "acr": "urn:lb:acr:1", "amr": ["pwd"], "factor_times": {"pwd": 1000},
             "htm": "POST", "htu": "https://shop.example/refunds",
             "bh": URL_SAFE_NO_PAD.encode(sha256(b"{}")),
+            "txn": transaction.to_string(), "facts": {"amount": "900.00", "payee": null},
             "iat": 1010, "exp": 1070,
         });
         assert_eq!(claims, expected);

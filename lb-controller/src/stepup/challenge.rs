@@ -1,7 +1,7 @@
 //! Asking for more proof: what each kind of client is told, and what becomes of its request meanwhile.
 
 use http::{StatusCode, header};
-use lb_policy::Challenge;
+use lb_policy::{Challenge, ShownFact};
 use serde_json::json;
 
 use super::body::{self, BodyError};
@@ -11,13 +11,14 @@ use super::pages::{self, Rejection, see_other, with_cookie};
 use super::parking::{Parked, Room};
 use super::random_id::{RandomId, random_bytes};
 use super::session::Session;
+use super::shown;
 use super::terms::{Terms, describe, describe_had, is_per_action, with_terms};
 use super::transaction::{BoundRequest, Onward, TRIES, TRIPS, Transaction, hash_secret, sha256};
 use super::{StepUp, Visit, cookies, csrf};
 use crate::audit::Event;
 use crate::serve::request::{Inbound, InboundBody};
 use crate::serve::respond::OwnResponse;
-use crate::texts::say;
+use crate::texts::{english, say};
 
 impl StepUp {
     /// The session is not strong or fresh enough: opens a transaction for this request and tells the client where to
@@ -40,6 +41,9 @@ impl StepUp {
         if challenge.ways.is_empty() {
             return self.impossible(visit, &request, session, &challenge);
         }
+        if let Some(fact) = shown::too_long(&challenge.shown) {
+            return cannot_be_shown(&request, fact);
+        }
         let (id, now) = (RandomId::new(), self.clock.now());
         let secret = cookies::new_transaction_secret(&id);
         let (request, bound, onward) = match self.set_aside(visit, request, session, &challenge, &secret).await {
@@ -59,6 +63,7 @@ impl StepUp {
             secret_hash: hash_secret(&secret),
             expires_at: now + lifetime_seconds,
             request: bound,
+            shown: challenge.shown.clone(),
             unmet: challenge.unmet.clone(),
             terms,
             ways: challenge.ways.clone(),
@@ -187,26 +192,12 @@ impl StepUp {
         Event {
             rule: Some(&rules.join(",")),
             required: Some(&required.join("; ")),
+            facts: shown::in_words(english(), &challenge.shown).as_deref(),
             had: Some(&had),
             transaction: transaction.as_deref(),
             ..self.event("challenge", result, request, Some(&tag))
         }
         .record();
-    }
-}
-
-impl BoundRequest {
-    /// All but the body, which is not read yet.
-    pub(super) fn of(request: &Inbound) -> BoundRequest {
-        let all = |name| request.headers.get_all(name).iter().cloned().collect();
-        BoundRequest {
-            method: request.method.clone(),
-            authority: request.authority.clone(),
-            target: request.target.clone(),
-            content_type: all(header::CONTENT_TYPE),
-            content_encoding: all(header::CONTENT_ENCODING),
-            body_sha256: None,
-        }
     }
 }
 
@@ -226,6 +217,9 @@ fn api_challenge(id: &RandomId, challenge: &Challenge, terms: &Terms, lifetime_s
     });
     if let Some(seconds) = terms.max_age_seconds {
         body["max_age"] = json!(seconds);
+    }
+    if !challenge.shown.is_empty() {
+        body["facts"] = shown::as_json(&challenge.shown);
     }
     with_terms(pages::own(StatusCode::UNAUTHORIZED, "application/problem+json", body.to_string()), terms)
 }
@@ -257,6 +251,12 @@ fn clear_stale_cookies(mut answer: OwnResponse, headers: &http::HeaderMap, evict
 fn cannot_be_bound(request: &Inbound) -> OwnResponse {
     let (title, detail) = (say::too_large_to_confirm(), say::too_large_to_confirm_about());
     Rejection { status: StatusCode::PAYLOAD_TOO_LARGE, problem: "too-large", title, detail }.answer(request)
+}
+
+/// What is cut off nobody has seen, and a page of it nobody reads.
+fn cannot_be_shown(request: &Inbound, fact: &ShownFact) -> OwnResponse {
+    let (title, detail) = (say::fact_too_long(), say::fact_too_long_about(&fact.name, shown::LONGEST_CHARS));
+    Rejection { status: StatusCode::UNPROCESSABLE_ENTITY, problem: "fact-too-long", title, detail }.answer(request)
 }
 
 fn too_many_transactions(request: &Inbound) -> OwnResponse {

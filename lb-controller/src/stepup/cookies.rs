@@ -10,6 +10,8 @@ use super::random_id::{RandomId, random_bytes};
 pub(super) const SESSION: &str = "__Host-lb";
 /// Says that this browser has proved itself before; see [`super::device`].
 pub(super) const DEVICE: &str = "__Host-lb-device";
+/// What work this browser has done; see [`super::work`].
+pub(super) const WORK: &str = "__Host-lb-work";
 /// Of a way to an identity provider and back; the beginning of its state follows.
 const TRIP_PREFIX: &str = "__Host-lb-idp-";
 const TRANSACTION_PREFIX: &str = "__Host-lb-tx-";

@@ -29,12 +29,12 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use lb_common::Source;
 use lb_policy::{Method, ProvedFactor, Strength, UnixSeconds};
 use zeroize::Zeroizing;
 
+use self::approval::Approved;
 use self::keyed_hash::KeyedHash;
-use self::proof_of_work::{ProofOfWork, Scope};
+use self::proof_of_work::{Difficulty, ProofOfWork, Scope};
 use self::sent_code::SentCodes;
 use self::services::Services;
 use super::account::{Account, AccountId};
@@ -205,17 +205,20 @@ pub(super) struct Aim {
     pub(super) transaction: RandomId,
     /// Of the transaction's cookie.
     pub(super) browser: [u8; 32],
-    /// The text that says what is approved; see [`approval`].
-    pub(super) approval: String,
+    /// What is approved; see [`approval`].
+    pub(super) approval: Approved,
     pub(super) client: IpAddr,
     pub(super) host: String,
-    pub(super) path: String,
+    /// Ids of those that asked, after commas.
+    pub(super) rules: String,
+    /// Of puzzles, at this time.
+    pub(super) difficulty: Difficulty,
 }
 
 impl Aim {
     /// What a puzzle is good for.
     pub(super) fn scope(&self) -> Scope<'_> {
-        Scope { source: Source::of(self.client), path_class: &self.path }
+        Scope { client: self.client, rules: &self.rules, difficulty: self.difficulty }
     }
 }
 

@@ -281,7 +281,7 @@ fn unauthenticated(request: &Inbound, problem: &str, title: Message, detail: Mes
 
 /// The challenge that RFC 9110 §15.5.2 demands with a 401; no error code, as RFC 6750 §3.1 has it for requests without
 /// credentials.
-fn with_www_authenticate(mut response: OwnResponse) -> OwnResponse {
+pub(super) fn with_www_authenticate(mut response: OwnResponse) -> OwnResponse {
     response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"lb\""));
     response
 }

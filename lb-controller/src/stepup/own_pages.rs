@@ -33,6 +33,9 @@ enum Page {
     /// A proof at the user's identity provider.
     ChallengeAtProvider(RandomId),
     Resume(RandomId),
+    /// The puzzle of a visitor, who need not be logged in.
+    Work,
+    WorkStatus,
     SelfService(self_service::Page),
 }
 
@@ -47,6 +50,8 @@ impl Page {
             "jwks.json" => Some(Page::Jwks),
             "step-up.js" => Some(Page::Script),
             "logo" => Some(Page::Logo),
+            "work" => Some(Page::Work),
+            "work/status" => Some(Page::WorkStatus),
             other => match other.split_once('/') {
                 Some(("login", name)) => provider(name).map(Page::LoginAt),
                 Some(("callback", name)) => provider(name).map(Page::Callback),
@@ -65,11 +70,17 @@ impl Page {
 
     fn methods(&self) -> &'static str {
         match self {
-            Page::Login | Page::Challenge(_) | Page::SelfService(_) => "GET, HEAD, POST",
+            Page::Login | Page::Challenge(_) | Page::Work | Page::SelfService(_) => "GET, HEAD, POST",
             Page::Logout | Page::BackchannelLogout(_) => "POST",
             // A HEAD would begin, or end, what nobody sees.
             Page::LoginAt(_) | Page::Callback(_) | Page::ChallengeAtProvider(_) => "GET",
-            Page::Session | Page::Jwks | Page::Script | Page::Logo | Page::Status(_) | Page::Resume(_) => "GET, HEAD",
+            Page::Session
+            | Page::Jwks
+            | Page::Script
+            | Page::Logo
+            | Page::Status(_)
+            | Page::WorkStatus
+            | Page::Resume(_) => "GET, HEAD",
         }
     }
 }
@@ -99,9 +110,11 @@ impl StepUp {
             (Page::Jwks, _) => self.key_set(),
             (Page::Script, _) => script(),
             (Page::Logo, _) => logo(request),
+            (Page::Work, _) => self.work_page(visit, request, None),
+            (Page::WorkStatus, _) => self.work_status(request),
             (_, None) => self.log_in(request),
             (Page::Session, Some(session)) => self.session_page(config, request, session),
-            (Page::Challenge(id), Some(session)) => self.challenge_page(config, request, session, &id),
+            (Page::Challenge(id), Some(session)) => self.challenge_page(visit, request, session, &id),
             (Page::Status(id), Some(session)) => self.challenge_status(request, session, &id),
             (Page::Resume(id), Some(session)) => self.resume_page(request, session, &id),
             (Page::ChallengeAtProvider(id), Some(session)) => {
@@ -119,6 +132,7 @@ impl StepUp {
         };
         match (page, session) {
             (Page::Login, session) => self.submit_login(visit, request, form, session).await,
+            (Page::Work, _) => self.submit_work(visit, &request, &form).await,
             (Page::Logout, session) => self.log_out(visit, request, session).await,
             (Page::BackchannelLogout(name), _) => self.backchannel_logout(visit, &request, &form, &name).await,
             (Page::Challenge(_) | Page::SelfService(_), None) => self.log_in(&request),

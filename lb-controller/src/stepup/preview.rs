@@ -5,8 +5,8 @@ use lb_policy::Method;
 
 use super::factor::{self, Factor, Shape, developer_key, totp};
 use super::pages::{
-    AddForm, AddPage, AnswerForm, ChallengePage, CodesPage, DonePage, EnrolPage, FactorsPage, Frame, ListedFactor,
-    LoginPage, MessagePage, ResumePage, SessionPage,
+    AddForm, AddPage, AnswerForm, ApprovePage, ChallengePage, CodesPage, DonePage, EnrolPage, FactorsPage, Frame,
+    ListedFactor, LoginPage, MessagePage, ResumePage, SessionPage, WorkPage,
 };
 use super::self_service::ADDABLE;
 use crate::config::PagesConfig;
@@ -87,11 +87,13 @@ impl Previews<'_> {
         let texts = self.frame.texts;
         let others =
             [Method::Totp, Method::IdentityProvider].map(|other| (other.name(), texts.put(&factor::label(other))));
+        let facts = [("1", "900.00".to_owned()), ("2", texts.not_given().to_string())];
         let page = ChallengePage {
             frame: self.frame,
             user: USER,
             method: METHOD,
             path: PATH,
+            facts: if is_refused { &[] } else { &facts },
             why: texts.why_for(texts.span(SPAN_SECONDS)).to_string(),
             action: "/",
             name: factor.method.name(),
@@ -113,6 +115,26 @@ impl Previews<'_> {
     fn after(&mut self) {
         let (frame, texts) = (self.frame, self.frame.texts);
         let (method, path) = (METHOD, PATH);
+        let (facts, why) = ([("1", texts.empty().to_string())], texts.why_each_time().to_string());
+        let page = ApprovePage { frame, user: USER, method, path, facts: &facts, why, action: "/" };
+        self.add("approve", &page);
+        let (hint, error) = (texts.work_hint().to_string(), Some(texts.work_refused().to_string()));
+        let (puzzle, login) = ("0", Some("/"));
+        let page = WorkPage {
+            frame,
+            method,
+            path,
+            action: "/",
+            field: "f",
+            hint,
+            puzzle,
+            bits: 20,
+            captcha: Some("/"),
+            login,
+            error: None,
+        };
+        self.add("work", &page);
+        self.add("work-refused", &WorkPage { captcha: None, error, ..page });
         let page = ResumePage { frame, method, path, target: "/", field: "f", transaction: "0" };
         self.add("resume", &page);
         self.add("done", &DonePage { frame, method, path });

@@ -5,10 +5,11 @@ use lb_policy::Method;
 use serde_json::json;
 
 use super::account::Account;
-use super::ask::{Asked, path_of};
+use super::ask::{Asked, approve_at_provider};
 use super::check::{Answer, NotProved};
 use super::client_kind::ClientKind;
 use super::device::Device;
+use super::factor::proof_of_work::Difficulty;
 use super::factor::{self, Aim, FactorVerified};
 use super::form::Form;
 use super::login::store_unavailable;
@@ -28,7 +29,7 @@ impl StepUp {
     /// GET: the page that asks for the next proof.
     pub(super) fn challenge_page(
         &self,
-        config: &Config,
+        visit: &Visit<'_>,
         request: &Inbound,
         session: &Session,
         id: &RandomId,
@@ -37,13 +38,16 @@ impl StepUp {
             Ok(view) => view,
             Err(refused) => return refused_answer(request, refused),
         };
-        let asked = Asked { config, request, session, id, view: &view };
+        let asked = Asked { visit, request, session, id, view: &view };
+        let is_browser = ClientKind::of(request) == ClientKind::Browser;
         let wanted = request.raw_query().split('&').find_map(|pair| pair.strip_prefix("method="));
         let chosen = view.askable().find(|method| Some(method.name()) == wanted);
         match chosen.or(view.missing.first().copied()) {
+            // Who approves something must have been shown it, and not there.
+            Some(Method::IdentityProvider) if !view.shown.is_empty() && is_browser => approve_at_provider(asked),
             Some(Method::IdentityProvider) => see_other(&format!("/.lb/challenge/{id}/idp")),
             Some(method) => self.ask(asked, method, None),
-            None => self.onward(config, request, session, id, &view),
+            None => self.onward(visit.config, request, session, id, &view),
         }
     }
 
@@ -78,7 +82,7 @@ impl StepUp {
             return self.already_proved(visit.config, &request, session, id, &view);
         }
         if let Some(name) = form.get("send") {
-            let asked = Asked { config: visit.config, request: &request, session, id, view: &view };
+            let asked = Asked { visit, request: &request, session, id, view: &view };
             return self.send_code(asked, name).await;
         }
         let Some((method, answer)) = next_answer(&view, &form) else { return no_answer(&request) };
@@ -86,7 +90,7 @@ impl StepUp {
             Ok(view) => view,
             Err(refused) => return refused_answer(&request, refused),
         };
-        let aim = self.aim(&request, session, id, &view);
+        let aim = self.aim(visit, &request, session, id, &view);
         let outcome = self.check_proof(visit.config, &request, session, (method, answer), aim).await;
         self.audit_proof(&request, session, id, method, outcome.as_ref().err());
         match outcome {
@@ -97,7 +101,7 @@ impl StepUp {
                     return unchecked;
                 }
                 visit.joint.failed(visit.config, &request.client);
-                self.ask_again(visit.config, &request, session, id, method)
+                self.ask_again(visit, &request, session, id, method)
             }
         }
     }
@@ -123,21 +127,29 @@ impl StepUp {
     }
 
     /// What a proof for this transaction is for.
-    pub(super) fn aim(&self, request: &Inbound, session: &Session, id: &RandomId, view: &View) -> Aim {
+    pub(super) fn aim(
+        &self,
+        visit: &Visit<'_>,
+        request: &Inbound,
+        session: &Session,
+        id: &RandomId,
+        view: &View,
+    ) -> Aim {
         Aim {
             transaction: *id,
             browser: view.secret_hash,
-            approval: view.approval(session.user()).text(),
+            approval: view.approval(session.user()).both_forms(),
             client: request.client.address,
             host: request.host.clone(),
-            path: path_of(&view.request.target).to_owned(),
+            rules: view.rules().collect::<Vec<_>>().join(","),
+            difficulty: Difficulty::of(visit.config.factors.work, visit.threat),
         }
     }
 
     /// The answer was wrong: the same question, with what changes at each try.
     fn ask_again(
         &self,
-        config: &Config,
+        visit: &Visit<'_>,
         request: &Inbound,
         session: &Session,
         id: &RandomId,
@@ -145,7 +157,7 @@ impl StepUp {
     ) -> OwnResponse {
         match self.transactions.view(id, self.claim(request, session, id)) {
             Ok(view) => {
-                let asked = Asked { config, request, session, id, view: &view };
+                let asked = Asked { visit, request, session, id, view: &view };
                 self.ask(asked, method, factor::of(method).map(|factor| (factor.input.refused)()))
             }
             Err(refused) => refused_answer(request, refused),
@@ -193,6 +205,9 @@ impl StepUp {
         if finished {
             visit.joint.finished(visit.config, &request.client);
             answer = with_cookie(answer, self.stepped_up_device(request, session));
+        }
+        if proof.proved().method == Method::ProofOfWork {
+            answer = with_cookie(answer, self.done_cookie(request, view.rules()));
         }
         with_cookie(answer, raised_cookie)
     }

@@ -5,7 +5,7 @@
 //! anew after this, with the proofs of its own transaction beside those of the session.
 
 use http::{HeaderValue, Method as HttpMethod, StatusCode, header};
-use lb_policy::ProvedFactor;
+use lb_policy::{ProvedFactor, ShownFact};
 
 use super::ask::path_of;
 use super::body::{self, BodyError};
@@ -14,17 +14,40 @@ use super::pages::{DonePage, Forms, Frame, MessagePage, ResumePage, html, see_ot
 use super::prove::refused_answer;
 use super::random_id::RandomId;
 use super::session::Session;
-use super::terms::is_per_action;
+use super::shown;
 use super::transaction::{BoundRequest, Claim, Onward, OnwardKind, Refused, Transaction, sha256};
 use super::{StepUp, Visit, cookies};
 use crate::audit::Event;
 use crate::config::Config;
 use crate::serve::request::{Inbound, InboundBody};
 use crate::serve::respond::OwnResponse;
+use crate::texts::english;
 
 /// The one field of the resume form.
 const FIELD: &str = "lb-tx";
 const FORM_BYTES: usize = FIELD.len() + 1 + RandomId::HEX_LENGTH;
+
+/// What was proved in the transaction that resumes a request; of any other request nothing.
+#[derive(Debug, Default)]
+pub struct Resumed {
+    pub proved: Vec<ProvedFactor>,
+    /// The proofs are for exactly this request.
+    pub approved: Option<ApprovedAction>,
+}
+
+/// What a user approved: one request, and what they were shown of it.
+#[derive(Clone, Debug)]
+pub struct ApprovedAction {
+    pub(super) transaction: RandomId,
+    pub(super) facts: Vec<ShownFact>,
+}
+
+impl Resumed {
+    /// Whether the user saw what is shown of this request now. Rules may have changed since they approved it.
+    pub fn covers(&self, shown: impl FnOnce() -> Vec<ShownFact>) -> bool {
+        self.approved.as_ref().is_none_or(|action| action.facts == shown())
+    }
+}
 
 impl StepUp {
     /// Lets a proved transaction's request go on: gives back the request, with the parked body in place if there is one,
@@ -34,17 +57,17 @@ impl StepUp {
         visit: &Visit<'_>,
         request: Inbound,
         session: Option<&Session>,
-    ) -> Result<(Inbound, Vec<ProvedFactor>), OwnResponse> {
+    ) -> Result<(Inbound, Resumed), OwnResponse> {
         // Nearly every request: no step-up is under way in this browser.
         if cookies::transactions(&request.headers).next().is_none() && !may_be_resume_form(&request) {
-            return Ok((request, Vec::new()));
+            return Ok((request, Resumed::default()));
         }
         let (request, form_id) = read_resume_form(request).await?;
         match (form_id, session) {
             (Some(_), None) => Err(self.log_in(&request)),
             (Some(id), Some(session)) => self.resume_parked(visit.config, request, session, &id),
             (None, Some(session)) => self.resume_repeated(visit, request, session).await,
-            (None, None) => Ok((request, Vec::new())),
+            (None, None) => Ok((request, Resumed::default())),
         }
     }
 
@@ -54,22 +77,22 @@ impl StepUp {
         request: Inbound,
         session: &Session,
         id: &RandomId,
-    ) -> Result<(Inbound, Vec<ProvedFactor>), OwnResponse> {
+    ) -> Result<(Inbound, Resumed), OwnResponse> {
         self.csrf_check(config, &request, Some(session))?;
         let claim = self.claim(&request, session, id);
         let is_same = |transaction: &Transaction| {
             matches!(transaction.onward, Onward::Parked(_)) && transaction.request.is_at(&request)
         };
         let outcome = self.transactions.consume(id, claim, is_same);
-        self.audit_resume(&request, session, id, outcome.as_ref().err());
+        self.audit_resume(&request, session, id, outcome.as_ref());
         let transaction = outcome.map_err(|refused| refused_answer(&request, refused))?;
         let secret = claim.secret.unwrap_or_default().to_owned();
+        let resumed = self.resumed(id, &transaction);
         let Onward::Parked(parked) = transaction.onward else {
             return Err(refused_answer(&request, Refused::OtherRequest));
         };
-        let proved = self.as_of_now(transaction.proved);
         let gone = refused_answer(&request, Refused::Gone);
-        parked.restore_into(request, &secret).map(|request| (request, proved)).ok_or(gone)
+        parked.restore_into(request, &secret).map(|request| (request, resumed)).ok_or(gone)
     }
 
     /// A request sent again by a client that keeps its own bytes. Only proofs that count for one action need it: others
@@ -79,10 +102,13 @@ impl StepUp {
         visit: &Visit<'_>,
         mut request: Inbound,
         session: &Session,
-    ) -> Result<(Inbound, Vec<ProvedFactor>), OwnResponse> {
-        let Some(id) = self.repeatable(&request, session) else { return Ok((request, Vec::new())) };
+    ) -> Result<(Inbound, Resumed), OwnResponse> {
+        let ids = self.repeatable(&request, session);
+        if ids.is_empty() {
+            return Ok((request, Resumed::default()));
+        }
         let mut bound = BoundRequest::of(&request);
-        let Some(room) = self.room_for(visit, &request, session) else { return Ok((request, Vec::new())) };
+        let Some(room) = self.room_for(visit, &request, session) else { return Ok((request, Resumed::default())) };
         let body = std::mem::replace(&mut request.body, InboundBody::Whole(bytes::Bytes::new()));
         let body = match body::read(body, room.bytes()).await {
             Ok(body) => body,
@@ -91,39 +117,45 @@ impl StepUp {
         };
         bound.body_sha256 = Some(sha256(&body));
         request.body = InboundBody::Whole(body);
-        let claim = self.claim(&request, session, &id);
-        match self.transactions.consume(&id, claim, |transaction| transaction.request == bound) {
-            Ok(transaction) => {
-                self.audit_resume(&request, session, &id, None);
-                Ok((request, self.as_of_now(transaction.proved)))
+        for id in ids {
+            let claim = self.claim(&request, session, &id);
+            let outcome = self.transactions.consume(&id, claim, |transaction| transaction.request == bound);
+            if let Ok(transaction) = &outcome {
+                self.audit_resume(&request, session, &id, outcome.as_ref());
+                return Ok((request, self.resumed(&id, transaction)));
             }
-            // Not the request that was proved; it is judged like any other.
-            Err(_) => Ok((request, Vec::new())),
         }
+        // Not a request that was approved; it is judged like any other.
+        Ok((request, Resumed::default()))
+    }
+
+    fn resumed(&self, id: &RandomId, transaction: &Transaction) -> Resumed {
+        let action = || ApprovedAction { transaction: *id, facts: transaction.shown.clone() };
+        Resumed { proved: self.as_of_now(&transaction.proved), approved: transaction.is_per_action().then(action) }
     }
 
     /// A proof counts as made now for the request it was made for: a rule that wants it ten seconds old would otherwise
     /// ask whoever types slowly without end.
-    fn as_of_now(&self, proved: Vec<ProvedFactor>) -> Vec<ProvedFactor> {
+    fn as_of_now(&self, proved: &[ProvedFactor]) -> Vec<ProvedFactor> {
         let at = self.clock.now();
-        proved.into_iter().map(|factor| ProvedFactor { at, ..factor }).collect()
+        proved.iter().map(|factor| ProvedFactor { at, ..*factor }).collect()
     }
 
-    /// A proved transaction of this browser, bound to this method and URL, that is resumed by repeating the request.
-    fn repeatable(&self, request: &Inbound, session: &Session) -> Option<RandomId> {
-        let bound = BoundRequest::of(request);
-        let mut ours = cookies::transactions(&request.headers).take(cookies::MOST_TRANSACTIONS);
-        ours.find_map(|(_, secret)| {
+    /// The proved transactions of this client, bound to this method and URL, that are resumed by repeating the request. It
+    /// may have sent several that differ in their bodies.
+    fn repeatable(&self, request: &Inbound, session: &Session) -> Vec<RandomId> {
+        let ours = cookies::transactions(&request.headers).take(cookies::MOST_TRANSACTIONS);
+        let fitting = ours.filter_map(|(_, secret)| {
             let id = cookies::transaction_of(secret)?;
             let claim = Claim { login: session.login, secret: Some(secret), now: self.clock.now() };
             let view = self.transactions.view(&id, claim).ok()?;
             let fits = view.onward != OnwardKind::Parked
                 && view.missing.is_empty()
-                && view.request.method == bound.method
-                && view.request.target == bound.target
-                && view.unmet.iter().any(|(_, requirement)| is_per_action(requirement));
+                && view.request.is_at(request)
+                && view.is_per_action();
             fits.then_some(id)
-        })
+        });
+        fitting.collect()
     }
 
     /// The page that sends the browser's request on.
@@ -165,18 +197,23 @@ impl StepUp {
         }
     }
 
-    fn audit_resume(&self, request: &Inbound, session: &Session, id: &RandomId, refused: Option<&Refused>) {
-        let result = refused.map_or("ok", |refused| refused.name());
+    fn audit_resume(
+        &self,
+        request: &Inbound,
+        session: &Session,
+        id: &RandomId,
+        outcome: Result<&Transaction, &Refused>,
+    ) {
+        let result = outcome.map_or_else(|refused| refused.name(), |_| "ok");
         let tag = self.tags.tag(session.user());
         let transaction = id.to_string();
-        Event { transaction: Some(&transaction), ..self.event("resume", result, request, Some(&tag)) }.record();
-    }
-}
-
-impl BoundRequest {
-    /// The request goes to the same place in the same way, whatever its body.
-    fn is_at(&self, request: &Inbound) -> bool {
-        self.method == request.method && self.authority == request.authority && self.target == request.target
+        let facts = outcome.ok().and_then(|transaction| shown::in_words(english(), &transaction.shown));
+        Event {
+            transaction: Some(&transaction),
+            facts: facts.as_deref(),
+            ..self.event("resume", result, request, Some(&tag))
+        }
+        .record();
     }
 }
 

@@ -26,6 +26,9 @@ pub(super) enum Purpose {
     ReturnPath,
     /// A way to an identity provider and back.
     Trip,
+    /// What a puzzle is for, and what has been done.
+    Errand,
+    Work,
     /// Kept in the store until the logout.
     IdToken,
 }
@@ -37,6 +40,8 @@ impl Purpose {
             Purpose::Device => "__Host-lb-device",
             Purpose::ReturnPath => "to",
             Purpose::Trip => "__Host-lb-idp-",
+            Purpose::Errand => "errand",
+            Purpose::Work => "__Host-lb-work",
             Purpose::IdToken => "id_token",
         }
     }

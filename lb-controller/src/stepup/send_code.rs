@@ -13,6 +13,7 @@ use super::factor::services::Services;
 use super::factor::{self, Shape, recovery, sms};
 use super::pages::{self, Rejection, see_other, with_retry_after};
 use super::prove::refused_answer;
+use super::shown;
 use super::transaction::Refused;
 use crate::audit::Event;
 use crate::serve::respond::OwnResponse;
@@ -26,12 +27,15 @@ struct Message<'a> {
     code: &'a str,
     /// In the language of the page that asked for it.
     texts: &'a Texts,
+    /// What it approves; `None`: it is for more than one request.
+    approves: Option<&'a str>,
 }
 
 impl StepUp {
     /// POST with `send=METHOD`: sends a code for this transaction.
     pub(super) async fn send_code(&self, asked: Asked<'_>, name: &str) -> OwnResponse {
-        let Asked { config, request, session, id, view } = asked;
+        let Asked { visit, request, session, id, view } = asked;
+        let config = visit.config;
         let wanted = Method::from_name(name).filter(|method| view.askable().any(|askable| askable == *method));
         let sendable =
             wanted.filter(|method| matches!(factor::of(*method).map(|f| f.input.shape), Some(Shape::Sent(_))));
@@ -40,7 +44,7 @@ impl StepUp {
         let found =
             sendable.zip(account).and_then(|(method, account)| Some((method, address(&account, method)?, account)));
         let Some((method, address, account)) = found else { return refused_answer(request, Refused::Gone) };
-        let aim = self.aim(request, session, id, view);
+        let aim = self.aim(visit, request, session, id, view);
         let bound = Bound::of(&aim, &account, method, &address);
         let code = match self.tools.codes.issue(bound, self.clock.now()) {
             Ok(code) => code,
@@ -50,7 +54,15 @@ impl StepUp {
             }
         };
         let (code, texts) = (recovery::grouped(&code), request.texts());
-        let message = Message { method, address: &address, host: &request.host, code: &code, texts };
+        let approves = shown::in_words(texts, &view.shown);
+        let message = Message {
+            method,
+            address: &address,
+            host: &request.host,
+            code: &code,
+            texts,
+            approves: approves.as_deref(),
+        };
         let sent = self.deliver(&self.services.of(&config.factors), message).await;
         self.audit_sending(asked, method, if sent.is_ok() { "sent" } else { "not-sent" });
         match (sent, ClientKind::of(request)) {
@@ -66,14 +78,21 @@ impl StepUp {
     }
 
     async fn deliver(&self, services: &Services, message: Message<'_>) -> anyhow::Result<()> {
-        let Message { method, address, host, code, texts } = message;
+        let Message { method, address, host, code, texts, approves } = message;
         match (method, &services.mailer, &services.sms) {
             (Method::Email, Some(mailer), _) => {
-                let (subject, text) = (texts.mail_code_subject(host), texts.mail_code(host, code));
-                mailer.send(address, &subject.to_string(), text.to_string()).await
+                let text = match approves {
+                    Some(facts) => texts.mail_code_approving(host, code, facts),
+                    None => texts.mail_code(host, code),
+                };
+                mailer.send(address, &texts.mail_code_subject(host).to_string(), text.to_string()).await
             }
             (Method::Sms, _, Some(service)) => {
-                let text = texts.sms_code(code, host).to_string();
+                let text = match approves {
+                    Some(facts) => texts.sms_code_approving(code, host, facts),
+                    None => texts.sms_code(code, host),
+                };
+                let text = text.to_string();
                 Ok(sms::send(service, address, &text, self.clock.now()).await?)
             }
             _ => anyhow::bail!("nobody is configured to carry it"),

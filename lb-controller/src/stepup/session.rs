@@ -99,7 +99,8 @@ impl Session {
             return None;
         }
         let mut raised = Session { id: RandomId::new(), issued_at: now, seen_at: now, ..self.clone() };
-        for proved in proof.all() {
+        // Work is bound to a place and to a kind of request, and so it stands in a cookie of its own.
+        for proved in proof.all().filter(|proved| proved.method != Method::ProofOfWork) {
             raised.factors.retain(|factor| factor.method != proved.method);
             raised.factors.push(proved);
         }

@@ -6,14 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
-use http::HeaderValue;
-use lb_policy::{Method, ProvedFactor, Requirement, UnixSeconds};
+use lb_policy::{Method, ProvedFactor, Requirement, ShownFact, UnixSeconds};
 
 use super::cookies::MOST_TRANSACTIONS;
 use super::factor::approval::Approval;
 use super::parking::Parked;
 use super::random_id::{RandomId, random_bytes};
-use super::terms::Terms;
+use super::terms::{Terms, is_per_action};
 
 pub(super) struct Transaction {
     /// The login it belongs to. Not the session's id: that changes with every rise, and other tabs go on.
@@ -23,6 +22,8 @@ pub(super) struct Transaction {
     pub(super) secret_hash: [u8; 32],
     pub(super) expires_at: UnixSeconds,
     pub(super) request: BoundRequest,
+    /// What people are shown of it.
+    pub(super) shown: Vec<ShownFact>,
     pub(super) unmet: Vec<(Arc<str>, Requirement)>,
     pub(super) terms: Terms,
     /// Proving all of any one of them will do; never empty.
@@ -42,9 +43,8 @@ pub(super) struct BoundRequest {
     pub(super) method: http::Method,
     pub(super) authority: String,
     pub(super) target: String,
-    /// How the body is to be read; all values of each header, for a second one may be the one that a backend goes by.
-    pub(super) content_type: Vec<HeaderValue>,
-    pub(super) content_encoding: Vec<HeaderValue>,
+    /// Of what else it says that rules or a backend may go by; see [`super::bound`].
+    pub(super) headers_sha256: [u8; 32],
     /// `None`: the body was not read, so no proof can be tied to it.
     pub(super) body_sha256: Option<[u8; 32]>,
 }
@@ -65,6 +65,7 @@ pub(super) enum Onward {
 #[derive(Clone, Debug)]
 pub(super) struct View {
     pub(super) request: BoundRequest,
+    pub(super) shown: Vec<ShownFact>,
     pub(super) secret_hash: [u8; 32],
     pub(super) expires_at: UnixSeconds,
     pub(super) nonce: [u8; 32],
@@ -87,11 +88,21 @@ impl View {
             authority: &self.request.authority,
             method: self.request.method.as_str(),
             target: &self.request.target,
-            facts: &[],
+            facts: &self.shown,
             body_sha256: self.request.body_sha256,
             nonce: self.nonce,
             expires_at: self.expires_at,
         }
+    }
+
+    /// The ids of the rules that asked.
+    pub(super) fn rules(&self) -> impl Iterator<Item = &str> {
+        self.unmet.iter().map(|(rule, _)| &**rule)
+    }
+
+    /// What is proved counts for this request alone.
+    pub(super) fn is_per_action(&self) -> bool {
+        self.unmet.iter().any(|(_, requirement)| is_per_action(requirement))
     }
 
     /// Everything that may be answered next.
@@ -302,6 +313,10 @@ pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
 }
 
 impl Transaction {
+    pub(super) fn is_per_action(&self) -> bool {
+        self.unmet.iter().any(|(_, requirement)| is_per_action(requirement))
+    }
+
     /// What each way still takes.
     fn open_ways(&self) -> impl Iterator<Item = Vec<Method>> {
         let is_proved = |method: &Method| self.proved.iter().any(|proved| proved.method == *method);
@@ -327,6 +342,7 @@ impl Transaction {
         let missing = self.missing();
         View {
             request: self.request.clone(),
+            shown: self.shown.clone(),
             secret_hash: self.secret_hash,
             expires_at: self.expires_at,
             nonce: self.nonce,
@@ -362,10 +378,10 @@ mod tests {
                 method: http::Method::POST,
                 authority: "shop.example".to_owned(),
                 target: "/refunds".to_owned(),
-                content_type: Vec::new(),
-                content_encoding: Vec::new(),
+                headers_sha256: [0; 32],
                 body_sha256: None,
             },
+            shown: Vec::new(),
             unmet: Vec::new(),
             terms: Terms { acr: "urn:lb:acr:2".to_owned(), max_age_seconds: None },
             ways: vec![vec![Method::Totp]],

@@ -96,6 +96,14 @@ texts! {
     onward_parked;
     onward_retry;
     onward_elsewhere;
+    what_you_confirm;
+    not_given;
+    empty;
+    confirm_at_provider;
+    one_moment;
+    one_moment_about;
+    checking_browser;
+    log_in_instead;
     at_provider;
 
     // After a challenge.
@@ -191,7 +199,9 @@ texts! {
     // E-mails and text messages.
     mail_code_subject(host);
     mail_code(host, code);
+    mail_code_approving(host, code, facts);
     sms_code(code, host);
+    sms_code_approving(code, host, facts);
     mail_added_subject(host);
     mail_added(user, host, factor);
     mail_removed_subject(host);
@@ -228,6 +238,10 @@ texts! {
     step_up_impossible_about;
     too_large_to_confirm;
     too_large_to_confirm_about;
+    fact_too_long;
+    fact_too_long_about(name, count);
+    no_errand;
+    no_errand_about;
     too_many_challenges;
     try_in_a_minute;
     over;

@@ -36,7 +36,7 @@ pub(super) async fn answer(origin: Arc<Origin>, request: Request<Incoming>) -> R
     let path = request.uri().path();
     let path = path.strip_prefix("/open").filter(|rest| rest.starts_with('/')).unwrap_or(path);
     if path != "/healthz" {
-        origin.remember(format!("{method} {path}"));
+        origin.saw(format!("{method} {path}"));
     }
     Ok(match (method, path) {
         (Method::GET, "/healthz") => text(StatusCode::OK, "text/plain", "ok\n".into()),
@@ -62,6 +62,7 @@ pub(super) async fn answer(origin: Arc<Origin>, request: Request<Incoming>) -> R
 async fn refund(origin: &Origin, request: Request<Incoming>) -> Result<Answer, hyper::Error> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
+    origin.remember(&parts, &body);
     let number = origin.refunds.fetch_add(1, Ordering::SeqCst) + 1;
     if wants_html(&parts.headers) {
         let page =
@@ -106,6 +107,7 @@ fn refund_count(origin: &Origin) -> Value {
 async fn received(origin: &Origin, request: Request<Incoming>) -> Result<Value, hyper::Error> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
+    origin.remember(&parts, &body);
     let mut headers = BTreeMap::<String, Vec<String>>::new();
     for (name, value) in &parts.headers {
         headers.entry(name.to_string()).or_default().push(String::from_utf8_lossy(value.as_bytes()).into_owned());

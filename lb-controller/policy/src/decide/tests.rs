@@ -27,6 +27,8 @@ struct Request<'a> {
     proved_now: &'a [(Method, u64)],
     /// It came with an API key.
     has_api_key: bool,
+    /// A rule that its client worked for, and how long ago.
+    worked: Option<(&'a str, u64)>,
 }
 
 /// What alice has.
@@ -52,7 +54,7 @@ fn rule(id: &str, path: &str, outcome: OutcomeSource) -> RuleSource {
 
 fn require(level: Option<u64>, methods: &[&str], max_age_seconds: Option<u64>, per_action: bool) -> OutcomeSource {
     let methods = methods.iter().map(ToString::to_string).collect();
-    OutcomeSource::Require(RequireSource { level, methods, max_age_seconds, per_action })
+    OutcomeSource::Require(RequireSource { level, methods, max_age_seconds, per_action, show: Vec::new() })
 }
 
 fn deny(reason: &str) -> OutcomeSource {
@@ -87,6 +89,9 @@ fn rules() -> Vec<RuleSource> {
         when(rule("ends-x", "/x-ends", OutcomeSource::Revoke), "request.headers[\"x\"] == \"1\""),
         rule("new-key", "/api/**", OutcomeSource::RegenerateApiKey),
         rule("new-key-b", "/api/ends", OutcomeSource::Revoke),
+        rule("work", "/search/**", require(None, &["pow"], None, false)),
+        rule("work-level", "/search/level", require(Some(1), &["pow"], None, false)),
+        rule("work-each", "/search/each", require(None, &["pow"], None, true)),
         rule("few", "/few/**", limit(5, 60)),
         rule("fewer", "/few/er", limit(1, 60)),
         rule("few-code", "/few/code", require(None, &["totp"], None, false)),
@@ -119,6 +124,7 @@ fn decide(rules: &RuleSet, request: Request<'_>) -> Summary {
         factors: &session_factors,
         begun_at: 0,
     });
+    let worked: Vec<_> = request.worked.iter().map(|(rule, age)| (rule.to_string(), NOW - age)).collect();
     Summary::from(rules.decide(&Facts {
         now: NOW,
         levels: &Levels::default(),
@@ -130,7 +136,7 @@ fn decide(rules: &RuleSet, request: Request<'_>) -> Summary {
             parameters: &NO_PARAMETERS,
             headers: &NoHeaders,
         },
-        client: ClientFacts::at([192, 0, 2, 1].into()),
+        client: ClientFacts { worked: &worked, ..ClientFacts::at([192, 0, 2, 1].into()) },
         session,
         proved_for_this_request: &proofs(request.proved_now),
         provable: &PasswordAndCode,
@@ -227,6 +233,14 @@ fn a_request_is_decided_by_all_rules_that_apply() {
         ("a missing fact limits", Request { line: "GET h/x-few", session: fresh, ..Default::default() }, "allow within few-x"),
         ("a limit asks nobody to log in", Request { line: "GET h/staff-few", public: true, ..Default::default() }, "allow within few-staff"),
         ("a missing fact denies where the rule says so", Request { line: "GET h/deny", session: fresh, ..Default::default() }, "deny header-deny: a fact that it judges by is missing"),
+        ("work is asked of strangers where no login is needed", Request { line: "GET h/search", public: true, ..Default::default() }, "challenge work by "),
+        ("work for the rule counts ten minutes", Request { line: "GET h/search", public: true, worked: Some(("work", 600)), ..Default::default() }, "allow"),
+        ("and not longer", Request { line: "GET h/search", public: true, worked: Some(("work", 601)), ..Default::default() }, "challenge work by "),
+        ("work for another rule does not", Request { line: "GET h/search", public: true, worked: Some(("few", 0)), ..Default::default() }, "challenge work by "),
+        ("work opens nothing that needs a login", Request { line: "GET h/search", worked: Some(("work", 0)), ..Default::default() }, "log in"),
+        ("work counts for somebody logged in too", Request { line: "GET h/search", session: old, worked: Some(("work", 0)), ..Default::default() }, "allow"),
+        ("work beside a level is somebody's", Request { line: "GET h/search/level", public: true, worked: Some(("work", 0)), ..Default::default() }, "log in"),
+        ("work for this request alone is somebody's", Request { line: "GET h/search/each", public: true, worked: Some(("work", 0)), ..Default::default() }, "log in"),
     ];
     for (name, request, expected) in rows {
         assert_eq!(shown(&decide(&rules, *request)), *expected, "{name}");
@@ -273,7 +287,7 @@ proptest! {
         proved_now in any_proofs(),
         has_api_key: bool,
     ) {
-        let request = Request { line: &line, public, session: session.as_deref(), proved_now: &proved_now, has_api_key };
+        let request = Request { line: &line, public, session: session.as_deref(), proved_now: &proved_now, has_api_key, worked: None };
         let in_order = decide(&RuleSet::compile(&rules(), &Levels::default()).unwrap(), request);
         prop_assert_eq!(decide(&RuleSet::compile(&shuffled, &Levels::default()).unwrap(), request), in_order);
     }

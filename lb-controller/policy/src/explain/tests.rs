@@ -97,6 +97,7 @@ fn an_explanation_names_rule_facts_requirement_and_what_was_had() {
                     requirement: requirement.clone(),
                     met: false,
                     level_had: Level(1),
+                    shown: vec![],
                     factors_had: vec![had(Method::Password, 60, true), had(Method::Totp, 460, false)],
                 }),
             },
@@ -107,6 +108,7 @@ fn an_explanation_names_rule_facts_requirement_and_what_was_had() {
         decision: Summary::Challenge(Challenge {
             unmet: vec![("refund".into(), requirement)],
             ways: vec![vec![Method::Totp]],
+            shown: vec![],
         }),
     };
     assert_eq!(explanation, expected);

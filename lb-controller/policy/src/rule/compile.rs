@@ -14,11 +14,14 @@ use crate::body::{BodyFact, BodyFactKind, BodySlot, DEFAULT_MAX_BYTES, Pointer};
 use crate::condition::{Condition, ConditionSource, Conditions, Layout, NamedBodyFact, Names};
 use crate::decide::Requirement;
 use crate::level::{Level, Levels, Method};
+use crate::shown::Shown;
 use crate::suggest::closest_name;
 use crate::vocabulary::Vocabulary;
 
 /// Bodies that rules look into are held in memory whole.
 const MOST_BODY_BYTES: u64 = 1024 * 1024;
+/// What a person takes in before they approve it.
+const MOST_SHOWN: usize = 16;
 
 pub(super) fn compile(
     sources: &[RuleSource],
@@ -77,15 +80,21 @@ impl<'v> Compiler<'v> {
         // Every part is compiled before any is asked for, so that all mistakes come to light at once.
         let matcher = self.matcher(&source.matches);
         let (body, named_facts) = source.body.as_ref().map(|body| self.body(body)).unzip();
-        let condition = source.when.as_ref().map(|text| self.condition(text, &named_facts.unwrap_or_default()));
+        let named_facts = named_facts.unwrap_or_default();
+        let condition = source.when.as_ref().map(|text| self.condition(text, &named_facts));
         let outcome = self.outcome(source);
+        let shown = match &source.outcome {
+            OutcomeSource::Require(require) => self.shown(require, &named_facts),
+            _ => Vec::new(),
+        };
         let on_missing = self.on_missing(source.on_missing, &source.outcome);
         let (condition, source_of_condition) = match condition {
             None => (None, None),
             Some(compiled) => compiled.map(|(condition, source)| (Some(condition), Some(source)))?,
         };
         let body = body_read(body, source_of_condition.as_deref());
-        let about = About { id: source.id.as_str().into(), matcher: matcher?, condition: source_of_condition, body };
+        let about =
+            About { id: source.id.as_str().into(), matcher: matcher?, condition: source_of_condition, body, shown };
         Some(Rule { condition, outcome: outcome?, on_missing, about: Box::new(about) })
     }
 
@@ -229,6 +238,45 @@ impl<'v> Compiler<'v> {
             max_age_seconds: source.max_age_seconds.filter(|_| !per_action),
             per_action,
         })
+    }
+
+    /// The facts of the rule's own body that it shows, each once.
+    fn shown(&mut self, source: &RequireSource, body_facts: &[NamedBodyFact]) -> Vec<Shown> {
+        let is_per_action = source.per_action || source.max_age_seconds == Some(0);
+        if !source.show.is_empty() && !is_per_action {
+            let help = "add `per_action: true`: other proofs count for other requests too, which nobody has seen then";
+            let message = "what is shown is approved for this one request";
+            self.complain(Field::RequireShow(0), message.into(), Some(help.into()));
+        }
+        if source.show.len() > MOST_SHOWN {
+            self.complain(Field::RequireShow(MOST_SHOWN), "nobody reads more than 16 facts".into(), None);
+        }
+        let mut shown = Vec::<Shown>::new();
+        for (index, name) in source.show.iter().enumerate() {
+            let field = Field::RequireShow(index);
+            match body_facts.iter().find(|known| *known.name == **name) {
+                Some(known) => {
+                    let fact = Shown { name: known.name.clone(), slot: known.slot, kind: known.kind };
+                    if shown.contains(&fact) {
+                        self.complain(field, "it is shown already".into(), None);
+                    }
+                    shown.push(fact);
+                }
+                None if body_facts.is_empty() => {
+                    let help = "what is shown is read from the body: add `body: {facts: …}` to the rule";
+                    self.complain(field, format!("this rule reads no `{name}`"), Some(help.into()));
+                }
+                None => {
+                    let known = || body_facts.iter().map(|fact| &*fact.name);
+                    let help = match closest_name(name, known()) {
+                        Some(close) => format!("did you mean `{close}`?"),
+                        None => format!("it reads: {}", known().collect::<Vec<_>>().join(", ")),
+                    };
+                    self.complain(field, format!("there is no `{name}` in this rule's `body.facts`"), Some(help));
+                }
+            }
+        }
+        shown
     }
 
     fn shared(&mut self, requirement: Requirement) -> Arc<Requirement> {

@@ -39,6 +39,7 @@ pub enum Field {
     RequireLevel,
     RequireMethod(usize),
     RequireMaxAge,
+    RequireShow(usize),
     Limit,
     OnMissing,
 }
@@ -59,6 +60,7 @@ impl fmt::Display for Field {
             Field::RequireLevel => f.write_str("require.level"),
             Field::RequireMethod(index) => write!(f, "require.methods[{index}]"),
             Field::RequireMaxAge => f.write_str("require.max_age"),
+            Field::RequireShow(index) => write!(f, "require.show[{index}]"),
             Field::Limit => f.write_str("limit"),
             Field::OnMissing => f.write_str("on_missing"),
         }

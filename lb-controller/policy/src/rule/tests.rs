@@ -47,9 +47,18 @@ fn every_mistake_of_every_rule_is_reported() {
                     methods: texts(&["totp", "ttop"]),
                     max_age_seconds: Some(5),
                     per_action: true,
+                    show: texts(&["amount", "amuont", "amount"]),
                 }),
                 on_missing: None,
                 id: "good".into(),
+            },
+            RuleSource {
+                outcome: OutcomeSource::Require(RequireSource {
+                    level: Some(1),
+                    show: texts(&["payee"]),
+                    ..RequireSource::default()
+                }),
+                ..rule("blind")
             },
             RuleSource { outcome: OutcomeSource::Require(RequireSource::default()), ..rule("no spaces") },
             RuleSource {
@@ -79,6 +88,12 @@ fn every_mistake_of_every_rule_is_reported() {
         "rule `good`, require.level: there is no such level (levels are 1 to 3, see `step_up.levels`)",
         "rule `good`, require.max_age: `max_age` means nothing beside `per_action` (`per_action` counts only proofs made \
          for the request itself; they have no age)",
+        "rule `good`, require.show[1]: there is no `amuont` in this rule's `body.facts` (did you mean `amount`?)",
+        "rule `good`, require.show[2]: it is shown already",
+        "rule `blind`, require.show[0]: what is shown is approved for this one request (add `per_action: true`: other \
+         proofs count for other requests too, which nobody has seen then)",
+        "rule `blind`, require.show[0]: this rule reads no `payee` (what is shown is read from the body: add \
+         `body: {facts: …}` to the rule)",
         "rule `no spaces`, id: an id has 1 to 64 letters, digits, `-`, `_` or `.`",
         "rule `no spaces`, require: nothing is required (name a `level`, `methods`, `max_age` or `per_action`)",
         "rule `deny`, on_missing: a rule that denies has no challenge to make (write `deny` or `skip`)",

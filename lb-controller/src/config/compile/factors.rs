@@ -8,7 +8,7 @@ use lb_policy::canonical_host;
 use zeroize::Zeroizing;
 
 use super::super::factors::{
-    CaptchaConfig, EndpointConfig, ExternalConfig, FactorsConfig, MailConfig, MailProtection, RelyingParty,
+    CaptchaConfig, EndpointConfig, ExternalConfig, FactorsConfig, MailConfig, MailProtection, RelyingParty, WorkConfig,
 };
 use super::super::section::{Complaint, Section};
 use super::super::values;
@@ -28,11 +28,32 @@ pub(super) fn compile(config: &Section<'_>, folder: &Path) -> FactorsConfig {
         passkey: open("passkey", "`passkey`").and_then(relying_party),
         mail: open("mail", "`mail`").and_then(|section| mail(section, folder)),
         sms: open("sms", "`sms`").and_then(|section| endpoint(section, folder, "url")),
+        work: open("pow", "`pow`").map(work).unwrap_or_default(),
         captcha: open("captcha", "`captcha`").and_then(|section| captcha(section, folder)),
         external: open("external", "`external`").and_then(|section| external(section, folder)),
     };
     section.finish();
     factors
+}
+
+fn work(section: Section<'_>) -> WorkConfig {
+    let default = WorkConfig::default();
+    let least_bits = section.value("least_bits", bits).unwrap_or(default.least_bits);
+    let most_bits = section.value("most_bits", bits).unwrap_or(default.most_bits.max(least_bits));
+    if least_bits > most_bits
+        && let Some(node) = section.get("most_bits").or_else(|| section.get("least_bits"))
+    {
+        let message = format!("from {least_bits} to {most_bits} bits is no range");
+        section.problems.report(&node.place, message);
+    }
+    section.finish();
+    WorkConfig { least_bits, most_bits }
+}
+
+/// Below, a machine does not notice; above, a phone does not finish before the puzzle expires.
+fn bits(text: &str) -> Result<u8, Complaint> {
+    let bits = text.parse().ok().filter(|bits| (8..=26).contains(bits));
+    bits.ok_or_else(|| Complaint::new(format!("`{text}` is no number of bits"), "from 8 to 26; each doubles the work"))
 }
 
 fn relying_party(section: Section<'_>) -> Option<RelyingParty> {

@@ -53,6 +53,12 @@ fn rule(node: &Node, problems: &Problems) -> Option<RuleSource> {
     section.finish();
     // Facts that were left out would be reported once more where the condition uses them.
     let when = when.filter(|_| body_is_sound);
+    let outcome = match outcome {
+        Some(OutcomeSource::Require(require)) if !body_is_sound => {
+            Some(OutcomeSource::Require(RequireSource { show: Vec::new(), ..require }))
+        }
+        outcome => outcome,
+    };
     let on_missing = on_missing.filter(|_| outcome.is_some());
     // Where something is wrong already, harmless stand-ins let the rest of the rule be checked.
     let id = id.unwrap_or_else(|| format!("unnamed-{}", node.place.start));
@@ -177,11 +183,13 @@ fn require(node: &Node, problems: &Problems) -> Option<RequireSource> {
         methods: section.values("methods", |text| Ok(text.to_owned())),
         max_age_seconds: section.value("max_age", max_age_seconds),
         per_action: section.value("per_action", values::boolean).unwrap_or(false),
+        show: section.values("show", |text| Ok(text.to_owned())),
     };
     section.finish();
     if problems.count() > problems_before && require.max_age_seconds.is_none() {
         // Or what is left after a mistake would be told to require nothing.
         require.per_action = true;
+        require.show.clear();
     }
     Some(require)
 }
@@ -214,6 +222,7 @@ fn place_of(error: &RuleError, rule: &Node, source: &str) -> Range<usize> {
         Field::RequireLevel => child(rule, "require").and_then(|node| child(node, "level")),
         Field::RequireMethod(index) => child(rule, "require").and_then(|node| item(node, "methods", index)),
         Field::RequireMaxAge => child(rule, "require").and_then(|node| child(node, "max_age")),
+        Field::RequireShow(index) => child(rule, "require").and_then(|node| item(node, "show", index)),
         Field::Limit => child(rule, "limit"),
         Field::OnMissing => child(rule, "on_missing"),
     };

@@ -58,7 +58,7 @@ fn the_manual_shows_what_is_accepted_and_the_defaults_as_they_are() {
         .map(|block| if block.starts_with("rules:") { [LEAST, block].concat() } else { (*block).to_owned() })
         .map(|source| compile("lb.yaml", &source, folder.path()).unwrap_or_else(|errors| panic!("{errors}")))
         .collect();
-    assert_eq!(configs.len(), 3);
+    assert_eq!(configs.len(), 5);
     assert_eq!(format!("{:?}", configs[0].step_up), format!("{:?}", crate::config::StepUpConfig::default()));
     assert_eq!(configs[0].pools[0].health, crate::config::HealthConfig::default());
     assert_eq!(configs[0].state_dir, Path::new(DEFAULT_STATE_DIR));

@@ -32,7 +32,7 @@ fn verify_attempt(attempt: &Attempt) -> Result<FactorVerified, Failure> {
     if keys.is_empty() {
         return Err(Failure::NotEnrolled);
     }
-    let signer = verify(&attempt.answer, &attempt.aim()?.approval, &keys)?;
+    let signer = verify(&attempt.answer, &attempt.aim()?.approval.text, &keys)?;
     let at = keys.iter().position(|key| key == signer).ok_or(Failure::NotEnrolled)?;
     if !attempt.used(&enrolments[at])? {
         return Err(Failure::NotEnrolled);

@@ -26,7 +26,7 @@ pub(in crate::stepup) const FACTOR: Factor = Factor {
 async fn verify_attempt(attempt: &Attempt) -> Result<FactorVerified, Failure> {
     let verifier = attempt.services.external.as_ref().ok_or(Failure::NotEnrolled)?;
     let question =
-        Question { user: &attempt.account.id.name, answer: &attempt.answer, approval: &attempt.aim()?.approval };
+        Question { user: &attempt.account.id.name, answer: &attempt.answer, approval: &attempt.aim()?.approval.text };
     match verify(verifier, question, attempt.now).await {
         Ok(()) => Ok(FactorVerified::new(attempt, Method::External, Strength::Ordinary)),
         Err(Refusal::Wrong) => Err(Failure::Wrong),

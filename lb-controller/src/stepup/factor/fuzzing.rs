@@ -5,13 +5,13 @@ use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use lb_common::Source;
+use lb_policy::{BodyFactKind, ShownFact};
 use serde_json::json;
 
 use super::approval::Approval;
 use super::developer_key::{self, DeveloperKey};
 use super::passkey::{self, Challenge};
-use super::proof_of_work::{ProofOfWork, Scope};
+use super::proof_of_work::{Difficulty, ProofOfWork, Scope};
 use crate::config::RelyingParty;
 
 fn party() -> RelyingParty {
@@ -77,14 +77,16 @@ static WORK: LazyLock<ProofOfWork> = LazyLock::new(ProofOfWork::new);
 /// Panics if `bytes` pass for the solution of a puzzle that was never made, or if one of our puzzles is taken unsolved
 /// for having them appended. The text that is approved must stay on its lines whatever they say.
 pub fn a_solution_needs_our_puzzle(bytes: &[u8]) {
-    let scope = Scope { source: Source::of([192, 0, 2, 7].into()), path_class: "/login" };
+    let difficulty = Difficulty { base: 18, most: 22 };
+    let scope = Scope { client: [192, 0, 2, 7].into(), rules: "login", difficulty };
     let text = String::from_utf8_lossy(bytes);
     assert!(WORK.check(scope, &text, 0).is_err());
     let (puzzle, _) = WORK.puzzle(scope, 0);
     // One guess in a quarter of a million is right, whoever makes it.
     let outcome = WORK.check(scope, &format!("{puzzle}:{text}"), 0);
     assert!(outcome.is_err() || text.bytes().all(|byte| byte.is_ascii_digit()));
-    let facts = [("amount".to_owned(), text.to_string())];
+    let (name, value) = ("amount".to_owned(), Some(text.to_string()));
+    let facts = [ShownFact { name, kind: BodyFactKind::Text, value }];
     let approval = Approval {
         user: &text,
         authority: "shop.example",

@@ -48,7 +48,7 @@ fn provable(owner: &Owner<'_>) -> Option<Strength> {
 
 fn verify(attempt: &Attempt) -> Result<FactorVerified, Failure> {
     let party = attempt.services.config.passkey.as_ref().ok_or(Failure::NotEnrolled)?;
-    let challenge = Challenge::committing_to(&attempt.aim()?.approval);
+    let challenge = Challenge(attempt.aim()?.approval.commitment);
     let enrolled = attempt.enrolled(Method::Webauthn, Credential::read)?;
     if enrolled.is_empty() {
         return Err(Failure::NotEnrolled);
@@ -164,6 +164,11 @@ impl Credential {
 }
 
 impl Challenge {
+    /// The challenge that is itself the hash of what is approved.
+    pub(in crate::stepup) fn of_commitment(commitment: [u8; 32]) -> Challenge {
+        Challenge(commitment)
+    }
+
     /// The challenge that commits to everything in `text`, which holds a nonce of its own.
     pub(crate) fn committing_to(text: &str) -> Challenge {
         let hash = digest(&SHA256, text.as_bytes());

@@ -2,6 +2,7 @@
 //! about who is there, so it reaches no level. The puzzle carries everything that is needed to check it, under our key.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Mutex;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -9,11 +10,13 @@ use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use lb_common::Source;
-use lb_policy::{Method, Strength, UnixSeconds};
+use lb_policy::{Method, Strength, ThreatLevel, UnixSeconds};
 use zeroize::Zeroizing;
 
 use super::super::random_id::random_bytes;
-use super::{Attempt, Factor, FactorVerified, Failure, Input, Shape, Verify, captcha};
+use super::services::Services;
+use super::{Attempt, Factor, FactorVerified, Failure, Input, Shape, Tools, Verify, captcha};
+use crate::config::WorkConfig;
 use crate::texts::say;
 
 pub(in crate::stepup) const FACTOR: Factor = Factor {
@@ -30,24 +33,62 @@ pub(in crate::stepup) const FACTOR: Factor = Factor {
 };
 
 async fn verify(attempt: &Attempt) -> Result<FactorVerified, Failure> {
-    let aim = attempt.aim()?;
-    let is_solution = attempt.answer.starts_with(VERSION_PREFIX);
-    match &attempt.services.captcha {
-        Some(provider) if !is_solution => {
-            let asked = captcha::verify(provider, &attempt.answer, &aim.host, aim.client).await;
-            asked.map_err(|refusal| match refusal {
-                captcha::Refusal::Unavailable(error) => Failure::Unavailable(error.to_string()),
-                refused => Failure::Captcha(refused),
-            })?;
-        }
-        _ => attempt.tools.work.check(aim.scope(), &attempt.answer, attempt.now)?,
-    }
+    let (aim, now) = (attempt.aim()?, attempt.now);
+    verify_work(&attempt.tools, &attempt.services, aim.scope(), &aim.host, &attempt.answer, now).await?;
     Ok(FactorVerified::new(attempt, Method::ProofOfWork, Strength::Ordinary))
 }
 
+/// Verifies an answer, whoever gives it: the solution of a puzzle, or a token of the captcha provider for `host`.
+pub(in crate::stepup) async fn verify_work(
+    tools: &Tools,
+    services: &Services,
+    scope: Scope<'_>,
+    host: &str,
+    answer: &str,
+    now: UnixSeconds,
+) -> Result<(), Failure> {
+    let is_solution = answer.starts_with(VERSION_PREFIX);
+    match &services.captcha {
+        Some(provider) if !is_solution => {
+            let asked = captcha::verify(provider, answer, host, scope.client).await;
+            asked.map_err(|refusal| match refusal {
+                captcha::Refusal::Unavailable(error) => Failure::Unavailable(error.to_string()),
+                refused => Failure::Captcha(refused),
+            })
+        }
+        _ => Ok(tools.work.check(scope, answer, now)?),
+    }
+}
+
 /// Leading zero bits that a hash must have: each one more doubles the work.
-const LEAST_BITS: u8 = 18;
-const MOST_BITS: u8 = 22;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::stepup) struct Difficulty {
+    /// Of everybody.
+    pub(in crate::stepup) base: u8,
+    /// Of those who ask again and again.
+    pub(in crate::stepup) most: u8,
+}
+
+impl Difficulty {
+    /// The higher the threat, the harder for everybody: of 18 to 22 bits 18, 19, 20, and 22.
+    pub(in crate::stepup) fn of(config: WorkConfig, threat: ThreatLevel) -> Difficulty {
+        let quarters = match threat {
+            ThreatLevel::Normal => 0,
+            ThreatLevel::Elevated => 1,
+            ThreatLevel::High => 2,
+            ThreatLevel::Critical => 4,
+        };
+        let span = config.most_bits.saturating_sub(config.least_bits);
+        Difficulty { base: config.least_bits + span * quarters / 4, most: config.most_bits }
+    }
+
+    /// Eight puzzles are free, for those who share an address; then each doubling costs a bit more.
+    fn after(self, asked: u32) -> u8 {
+        let doublings = (asked / FREE_PUZZLES).checked_ilog2().map_or(0, |log| log + 1);
+        self.base.saturating_add(u8::try_from(doublings).unwrap_or(u8::MAX)).min(self.most)
+    }
+}
+
 /// How long a puzzle may be worked at.
 const LIFETIME_SECONDS: u64 = 300;
 const FREE_PUZZLES: u32 = 8;
@@ -69,11 +110,14 @@ pub(crate) struct ProofOfWork {
     asked: Mutex<HashMap<Source, (u32, UnixSeconds)>>,
 }
 
-/// What a puzzle is good for: one source, and one class of paths.
+/// What a puzzle is good for: one source, and what the same rules are about; and how hard it must be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scope<'a> {
-    pub(crate) source: Source,
-    pub(crate) path_class: &'a str,
+    /// Its source, which is an IPv4 address or an IPv6 /64, is what counts.
+    pub(crate) client: IpAddr,
+    /// Their ids, after commas.
+    pub(crate) rules: &'a str,
+    pub(in crate::stepup) difficulty: Difficulty,
 }
 
 /// Why a solution is none.
@@ -81,13 +125,16 @@ pub(crate) struct Scope<'a> {
 pub(crate) enum Refusal {
     #[error("malformed")]
     Malformed,
-    /// Not our puzzle, or made for another source or path.
+    /// Not our puzzle, or made for another source or rule.
     #[error("foreign")]
     Foreign,
     #[error("expired")]
     Expired,
     #[error("unsolved")]
     Unsolved,
+    /// Easier than what is asked for by now: puzzles cannot be gathered before an attack.
+    #[error("too-easy")]
+    TooEasy,
     #[error("replayed")]
     Replayed,
     /// Nothing more can be remembered, so nothing more is accepted.
@@ -109,7 +156,7 @@ impl ProofOfWork {
     /// A puzzle, and its bits: find a count such that SHA-256 of `puzzle:count` begins with so many zero bits. The more
     /// puzzles a source asks for, the harder they are.
     pub(crate) fn puzzle(&self, scope: Scope<'_>, now: UnixSeconds) -> (String, u8) {
-        let bits = bits_after(self.asked_lately(scope.source, now));
+        let bits = scope.difficulty.after(self.asked_lately(Source::of(scope.client), now));
         (self.puzzle_of(scope, bits, now), bits)
     }
 
@@ -130,6 +177,9 @@ impl ProofOfWork {
         }
         if solution.expires_at <= now {
             return Err(Refusal::Expired);
+        }
+        if solution.bits < scope.difficulty.base {
+            return Err(Refusal::TooEasy);
         }
         if leading_zeros(digest(&SHA256, answer.as_bytes()).as_ref()) < u32::from(solution.bits) {
             return Err(Refusal::Unsolved);
@@ -207,18 +257,12 @@ impl Solution<'_> {
 
 fn signed(head: &str, scope: Scope<'_>) -> Vec<u8> {
     // Neither a head nor a source holds a NUL.
-    [head, &scope.source.to_string(), scope.path_class].join("\0").into_bytes()
+    [head, &Source::of(scope.client).to_string(), scope.rules].join("\0").into_bytes()
 }
 
 fn leading_zeros(hash: &[u8]) -> u32 {
     let whole = hash.iter().take_while(|byte| **byte == 0).count();
     8 * whole as u32 + hash.get(whole).map_or(0, |byte| byte.leading_zeros())
-}
-
-/// Eight are free, for those who share an address; then each doubling costs a bit more.
-fn bits_after(asked: u32) -> u8 {
-    let doublings = (asked / FREE_PUZZLES).checked_ilog2().map_or(0, |log| log + 1);
-    LEAST_BITS.saturating_add(u8::try_from(doublings).unwrap_or(u8::MAX)).min(MOST_BITS)
 }
 
 /// Works at a puzzle as the page's script does.
@@ -239,18 +283,23 @@ mod tests {
     /// Solved in a moment; what is tested is not how long it takes.
     const EASY: u8 = 8;
 
+    const ORDINARY: Difficulty = Difficulty { base: 18, most: 22 };
+
     fn scope() -> Scope<'static> {
-        Scope { source: Source::of([192, 0, 2, 7].into()), path_class: "/login" }
+        let difficulty = Difficulty { base: EASY, most: EASY };
+        Scope { client: [192, 0, 2, 7].into(), rules: "login", difficulty }
     }
 
     #[test]
-    fn a_solution_is_good_once_for_its_source_and_path_in_its_time() {
+    fn a_solution_is_good_once_for_its_source_and_rule_in_its_time() {
         let work = ProofOfWork::new();
         let answer = solve(&work.puzzle_of(scope(), EASY, 1000), EASY);
-        let other_source = Scope { source: Source::of([192, 0, 2, 8].into()), ..scope() };
+        let other_source = Scope { client: [192, 0, 2, 8].into(), ..scope() };
+        let threatened = Scope { difficulty: Difficulty { base: EASY + 1, most: 22 }, ..scope() };
         let rows = [
             ("another source", other_source, 1000, Err(Refusal::Foreign)),
-            ("another path", Scope { path_class: "/admin", ..scope() }, 1000, Err(Refusal::Foreign)),
+            ("another rule", Scope { rules: "admin", ..scope() }, 1000, Err(Refusal::Foreign)),
+            ("easier than is asked by now", threatened, 1000, Err(Refusal::TooEasy)),
             ("too late", scope(), 1300, Err(Refusal::Expired)),
             ("in order", scope(), 1299, Ok(())),
             ("a second time", scope(), 1299, Err(Refusal::Replayed)),
@@ -264,8 +313,8 @@ mod tests {
     #[test]
     fn puzzles_cannot_be_made_easier_or_made_at_home() {
         let work = ProofOfWork::new();
-        let puzzle = work.puzzle_of(scope(), MOST_BITS, 1000);
-        let easier = puzzle.replacen(&format!(".{MOST_BITS}."), ".0.", 1);
+        let puzzle = work.puzzle_of(scope(), ORDINARY.most, 1000);
+        let easier = puzzle.replacen(".22.", ".0.", 1);
         let later = puzzle.replacen(".1300.", ".9300.", 1);
         let rows = [
             ("an easier one", format!("{easier}:1"), Refusal::Foreign),
@@ -281,20 +330,31 @@ mod tests {
         }
         let unsolved = (0..)
             .map(|count| format!("{puzzle}:{count}"))
-            .find(|answer| leading_zeros(digest(&SHA256, answer.as_bytes()).as_ref()) < u32::from(LEAST_BITS));
+            .find(|answer| leading_zeros(digest(&SHA256, answer.as_bytes()).as_ref()) < u32::from(ORDINARY.base));
         assert_eq!(work.check(scope(), &unsolved.unwrap(), 1000), Err(Refusal::Unsolved));
     }
 
     #[test]
     fn the_more_puzzles_a_source_asks_for_the_harder_they_are_within_bounds() {
-        let bits: Vec<_> = [0, 7, 8, 16, 32, 64, u32::MAX].into_iter().map(bits_after).collect();
+        let bits: Vec<_> = [0, 7, 8, 16, 32, 64, u32::MAX].into_iter().map(|asked| ORDINARY.after(asked)).collect();
         assert_eq!(bits, [18, 18, 19, 20, 21, 22, 22]);
         let work = ProofOfWork::new();
+        let scope = || Scope { difficulty: ORDINARY, ..scope() };
         let last = |count: usize, now| (0..count).map(|_| work.puzzle(scope(), now).1).last();
         assert_eq!(last(9, 1000), Some(19));
-        let other = Scope { source: Source::of([192, 0, 2, 8].into()), ..scope() };
+        let other = Scope { client: [192, 0, 2, 8].into(), ..scope() };
         assert_eq!(work.puzzle(other, 1000).1, 18, "another source");
         assert_eq!(last(1, 1300), Some(18), "after a pause");
+    }
+
+    #[test]
+    fn the_higher_the_threat_the_harder_for_everybody_within_what_is_configured() {
+        let levels = [ThreatLevel::Normal, ThreatLevel::Elevated, ThreatLevel::High, ThreatLevel::Critical];
+        let rows = [((18, 22), [18, 19, 20, 22]), ((12, 12), [12; 4]), ((8, 26), [8, 12, 17, 26])];
+        for ((least_bits, most_bits), expected) in rows {
+            let config = WorkConfig { least_bits, most_bits };
+            assert_eq!(levels.map(|threat| Difficulty::of(config, threat).base), expected);
+        }
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub(in crate::stepup) struct ChallengePage<'a> {
     pub(in crate::stepup) user: &'a str,
     pub(in crate::stepup) method: &'a str,
     pub(in crate::stepup) path: &'a str,
+    /// Names and values of what is approved.
+    pub(in crate::stepup) facts: &'a [(&'a str, String)],
     pub(in crate::stepup) why: String,
     pub(in crate::stepup) action: &'a str,
     /// Of the method, as rules call it.
@@ -41,6 +43,19 @@ pub(in crate::stepup) struct ChallengePage<'a> {
     pub(in crate::stepup) onward: String,
     /// Where the same can be proved at the user's identity provider.
     pub(in crate::stepup) at_provider: Option<&'a str>,
+}
+
+/// Before the way to an identity provider.
+#[derive(Template)]
+#[template(path = "approve.html")]
+pub(in crate::stepup) struct ApprovePage<'a> {
+    pub(in crate::stepup) frame: &'a Frame<'a>,
+    pub(in crate::stepup) user: &'a str,
+    pub(in crate::stepup) method: &'a str,
+    pub(in crate::stepup) path: &'a str,
+    pub(in crate::stepup) facts: &'a [(&'a str, String)],
+    pub(in crate::stepup) why: String,
+    pub(in crate::stepup) action: &'a str,
 }
 
 /// How the answer comes.
@@ -68,6 +83,23 @@ pub(in crate::stepup) enum AnswerForm<'a> {
         bits: u8,
         captcha: Option<&'a str>,
     },
+}
+
+#[derive(Template)]
+#[template(path = "work.html")]
+pub(in crate::stepup) struct WorkPage<'a> {
+    pub(in crate::stepup) frame: &'a Frame<'a>,
+    pub(in crate::stepup) method: &'a str,
+    pub(in crate::stepup) path: &'a str,
+    pub(in crate::stepup) action: &'a str,
+    pub(in crate::stepup) field: &'a str,
+    pub(in crate::stepup) hint: String,
+    pub(in crate::stepup) puzzle: &'a str,
+    pub(in crate::stepup) bits: u8,
+    pub(in crate::stepup) captcha: Option<&'a str>,
+    /// Where there is another way, for those who log in.
+    pub(in crate::stepup) login: Option<&'a str>,
+    pub(in crate::stepup) error: Option<String>,
 }
 
 #[derive(Template)]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use http::{StatusCode, header};
 use http_body_util::BodyExt as _;
-use lb_policy::{Challenge, Level, Method, ProvedFactor, Requirement};
+use lb_policy::{Challenge, Level, Method, ProvedFactor, Requirement, ThreatLevel};
 
 use super::super::testing::{self, PASSWORD, TOTP_SECRET};
 use super::super::{Session, StepUp, Visit, factor};
@@ -51,7 +51,7 @@ impl Bench {
     }
 
     pub(super) fn visit(&self) -> Visit<'_> {
-        Visit { config: &self.config, joint: &self.joint, identities: &self.identities }
+        Visit { config: &self.config, joint: &self.joint, identities: &self.identities, threat: ThreatLevel::Normal }
     }
 
     pub(super) fn wait(&self, seconds: u64) {
@@ -170,7 +170,8 @@ impl Visitor {
         request: Inbound,
     ) -> Result<(Inbound, Vec<ProvedFactor>), OwnResponse> {
         let session = bench.session_of(&request);
-        bench.step_up.resume(&bench.visit(), request, session.as_ref()).await
+        let resumed = bench.step_up.resume(&bench.visit(), request, session.as_ref()).await;
+        resumed.map(|(request, resumed)| (request, resumed.proved))
     }
 }
 
@@ -179,13 +180,13 @@ pub(super) const REFUND: &str = r#"{"amount": 900.00}"#;
 /// "Level 2, not older than five minutes", as for the refund of the demo.
 pub(super) fn level_two() -> Challenge {
     let requirement = Requirement { level: Some(Level(2)), max_age_seconds: Some(300), ..Requirement::default() };
-    Challenge { unmet: vec![("refund-over-limit".into(), requirement)], ways: vec![vec![Method::Totp]] }
+    Challenge { unmet: vec![("refund-over-limit".into(), requirement)], ways: vec![vec![Method::Totp]], shown: vec![] }
 }
 
 /// "A code for exactly this".
 pub(super) fn per_action() -> Challenge {
     let requirement = Requirement { methods: vec![Method::Totp], per_action: true, ..Requirement::default() };
-    Challenge { unmet: vec![("each-refund".into(), requirement)], ways: vec![vec![Method::Totp]] }
+    Challenge { unmet: vec![("each-refund".into(), requirement)], ways: vec![vec![Method::Totp]], shown: vec![] }
 }
 
 pub(super) async fn text(response: OwnResponse) -> String {

@@ -72,7 +72,7 @@ async fn requirements_are_summed_up_by_the_highest_level_and_the_shortest_age() 
     let bench = Bench::new();
     let mut curl = logged_in(&bench, Visitor::curl(), "alice").await;
     for (name, unmet, expected) in rows {
-        let challenge = Challenge { unmet, ways: vec![vec![Method::Totp]] };
+        let challenge = Challenge { unmet, ways: vec![vec![Method::Totp]], shown: vec![] };
         let response = curl.challenged(&bench, curl.get("/x"), challenge).await;
         assert_eq!(response.headers()[header::WWW_AUTHENTICATE], expected.as_str(), "{name}");
     }

@@ -29,7 +29,7 @@ fn config() -> Config {
 fn any_of(methods: &[Method]) -> Challenge {
     let requirement = Requirement { methods: methods.to_vec(), max_age_seconds: Some(300), ..Requirement::default() };
     let ways = methods.iter().map(|method| vec![*method]).collect();
-    Challenge { unmet: vec![("refund-over-limit".into(), requirement)], ways }
+    Challenge { unmet: vec![("refund-over-limit".into(), requirement)], ways, shown: vec![] }
 }
 
 /// A browser of alice's whose refund was challenged, and where to answer.
