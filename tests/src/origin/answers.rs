@@ -47,9 +47,7 @@ pub(super) async fn answer(origin: Arc<Origin>, request: Request<Incoming>) -> R
         (_, "/slow") => Response::new(Drip::new(10, Duration::from_millis(200)).map_err(never).boxed()),
         (Method::GET, path) if path.ends_with("/ws") => web_socket(request),
         (Method::GET, "/app") => text(StatusCode::OK, "text/html", APP.into()),
-        (_, "/vault") if claims(request.headers()).is_none_or(|claims| claims["acr"] == "urn:lb:acr:1") => {
-            asks(request, ASKS).await?
-        }
+        (_, "/vault") if !is_at_level_two(request.headers()) => asks(request, ASKS).await?,
         (_, "/vault/never") => asks(request, ASKS).await?,
         (_, "/vault/elsewhere") => asks(request, ASKS_ELSEWHERE).await?,
         (_, "/events") => stream("text/event-stream"),
@@ -83,6 +81,10 @@ fn claims(headers: &HeaderMap) -> Option<Value> {
     let token = headers.get("lb-assertion")?.to_str().ok()?;
     let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
     serde_json::from_slice(&payload).ok()
+}
+
+fn is_at_level_two(headers: &HeaderMap) -> bool {
+    claims(headers).is_some_and(|claims| claims["acr"] == "urn:lb:acr:2" || claims["acr"] == "urn:lb:acr:3")
 }
 
 /// Reads the body first: closing with some of it unread would reset the connection, and the answer could be lost.
