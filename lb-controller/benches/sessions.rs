@@ -2,19 +2,27 @@
 //!
 //! Prints one JSON list. A case is a line of [`main`]; each is timed call by call, as a request would make it.
 
+#[path = "sessions/issuer.rs"]
+mod issuer;
+
 use std::hint::black_box;
 use std::path::Path;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderValue, Method, header};
 use lb_controller::clock::Clock;
 use lb_controller::config::{self, Config};
-use lb_controller::identity::Identities;
+use lb_controller::identity::{self, ApiKeys, Identities};
 use lb_controller::joint::Joint;
 use lb_controller::serve::request::{Client, Inbound, InboundBody};
-use lb_controller::stepup::{StepUp, Visit};
+use lb_controller::stepup::{Credential, StepUp, Visit};
+use lb_policy::ThreatLevel;
 
 const CALLS: usize = 100_000;
+/// Each needs a token of its own.
+const FIRST_CALLS: usize = 5_000;
 
 /// The password is `password`; made with the least that Argon2 allows, since the login is not what is timed.
 const CONFIGURATION: &str = "
@@ -28,15 +36,47 @@ users:
 
 fn main() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let config = config::compile_read(Path::new("bench.yaml"), &CONFIGURATION.replace("HASH", &hash()))
-        .map_err(|diagnostics| anyhow::anyhow!("{diagnostics}"))?;
+    let issuer = issuer::Issuer::start(folder.path())?;
+    let tokens = format!(
+        "tokens: {{name: bench, issuer: '{}', audiences: ['{}'], algorithms: [ES256], ca: {}, acr: {{silver: 1}}}}\n",
+        issuer.url,
+        issuer::AUDIENCE,
+        issuer.ca.display()
+    );
+    let text = CONFIGURATION.replace("HASH", &hash()) + &tokens;
+    let config =
+        config::compile_read(Path::new("bench.yaml"), &text).map_err(|diagnostics| anyhow::anyhow!("{diagnostics}"))?;
     let step_up = StepUp::open(folder.path(), Clock::system())?;
     let request = with_session(&step_up, &config)?;
-    let rows = [timed("cookie_open", || {
+    let cookie_open = timed("cookie_open", CALLS, |_| {
         assert!(step_up.session(black_box(&config), black_box(&request)).is_some(), "the session is good");
-    })];
-    println!("[\n  {}\n]", rows.join(",\n  "));
+    });
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let identities = Identities::build(&config, None, &Clock::system(), &identity::start_runtime()?)?;
+    let (joint, keys) = (Joint::new(Clock::system(), [], |_| ()), ApiKeys::open(step_up.store().clone())?);
+    let visit = Visit { config: &config, joint: &joint, identities: &identities, threat: ThreatLevel::default() };
+    // The first asks for the issuer's keys.
+    let mut known = with_token(&issuer.token(0)?)?;
+    let first = runtime.block_on(step_up.credential(&visit, &keys, &mut known));
+    anyhow::ensure!(first.session().is_some(), "the issuer's token is not taken");
+    let mut others =
+        (1..=FIRST_CALLS).map(|number| with_token(&issuer.token(number)?)).collect::<Result<Vec<_>, _>>()?;
+    let jwt = |request: &mut Inbound| {
+        let mut asking = pin!(step_up.credential(black_box(&visit), &keys, black_box(request)));
+        let answer = asking.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(answer, Poll::Ready(Credential::Session(_))), "nobody is asked, and the token is good");
+    };
+    let jwt_es256 = timed("jwt_es256", FIRST_CALLS, |number| jwt(&mut others[number]));
+    let jwt_cached = timed("jwt_cached", CALLS, |_| jwt(&mut known));
+    println!("[\n  {}\n]", [cookie_open, jwt_cached, jwt_es256].join(",\n  "));
     Ok(())
+}
+
+fn with_token(token: &str) -> anyhow::Result<Inbound> {
+    let mut request = request("/", Method::GET, b"");
+    request.headers.insert(header::AUTHORIZATION, HeaderValue::try_from(format!("Bearer {token}"))?);
+    Ok(request)
 }
 
 fn hash() -> String {
@@ -86,10 +126,11 @@ fn request(path: &str, method: Method, body: &'static [u8]) -> Inbound {
     }
 }
 
-/// One line of the result.
-fn timed(case: &str, mut call: impl FnMut()) -> String {
-    let clock_ns = percentile(&mut (0..CALLS).map(|_| nanoseconds(|| ())).collect::<Vec<_>>(), 50);
-    let mut timings: Vec<u64> = (0..CALLS).map(|_| nanoseconds(&mut call).saturating_sub(clock_ns)).collect();
+/// One line of the result. `call` gets the number of the call.
+fn timed(case: &str, calls: usize, mut call: impl FnMut(usize)) -> String {
+    let clock_ns = percentile(&mut (0..calls).map(|_| nanoseconds(|| ())).collect::<Vec<_>>(), 50);
+    let mut timings: Vec<u64> =
+        (0..calls).map(|number| nanoseconds(|| call(number)).saturating_sub(clock_ns)).collect();
     let (ns_p50, ns_p99) = (percentile(&mut timings, 50), percentile(&mut timings, 99));
     format!("{{\"case\": \"{case}\", \"rules\": 0, \"ns_p50\": {ns_p50}, \"ns_p99\": {ns_p99}}}")
 }

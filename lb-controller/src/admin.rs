@@ -6,6 +6,7 @@ mod explain;
 mod factors;
 mod lists;
 mod samples;
+mod sealing_keys;
 mod state;
 pub mod threat;
 
@@ -100,6 +101,9 @@ pub async fn serve(listener: UnixListener, state: Arc<AdminState>) -> std::io::R
         .route("/v1/api-keys/revoke", post(api_keys::revoke))
         .route("/v1/api-keys/require-regeneration", post(api_keys::require_regeneration))
         .route("/v1/api-keys/require-regeneration-of-user", post(api_keys::require_regeneration_of_user))
+        .route("/v1/sealing-keys", get(sealing_keys::list))
+        .route("/v1/sealing-keys/rotate", post(sealing_keys::rotate))
+        .route("/v1/sealing-keys/revoke", post(sealing_keys::revoke))
         .route("/v1/unblock", post(unblock))
         .route("/v1/threat", get(threat::show).post(threat::set))
         .route("/v1/stop", post(stop))

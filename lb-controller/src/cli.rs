@@ -18,6 +18,7 @@ mod lists;
 mod pages;
 mod run;
 mod samples;
+mod sealing_keys;
 mod status;
 mod stop;
 mod threat;
@@ -71,6 +72,8 @@ enum Command {
     Audit(audit::Arguments),
     /// Make, list, rotate and revoke the API keys of programs.
     ApiKeys(api_keys::Arguments),
+    /// List and replace the keys that cookies are sealed with, or end everything that one of them sealed.
+    SealingKeys(sealing_keys::Arguments),
     /// List the factors that a user enrolled, or remove one.
     Factors(factors::Arguments),
     /// Give a user a token to add a first factor with: a password alone adds none.
@@ -107,6 +110,7 @@ impl Cli {
             Command::Explain(arguments) => explain::run(instance, arguments),
             Command::Audit(arguments) => audit::run(arguments),
             Command::ApiKeys(arguments) => api_keys::run(instance, arguments),
+            Command::SealingKeys(arguments) => sealing_keys::run(instance, arguments),
             Command::Factors(arguments) => factors::run(instance, arguments),
             Command::EnrolToken(arguments) => enrol_token::run(instance, arguments),
             Command::Stop(arguments) => stop::run(instance, arguments),

@@ -32,8 +32,8 @@ pub use factors::{
     CaptchaConfig, EndpointConfig, ExternalConfig, FactorsConfig, MailConfig, MailProtection, RelyingParty, WorkConfig,
 };
 pub use identity::{
-    Assurance, CertificateUser, ClaimNames, ClientAuthentication, ClientCertificates, Freshness, IdentityProvider,
-    IntrospectionClient, PeerConfig, Profile, Secret, TokenIssuer, is_https_url,
+    Assurance, CertificateUser, ClaimNames, ClientAuthentication, ClientCertificates, ClientKeyConfig, Freshness,
+    IdentityProvider, IntrospectionClient, PeerConfig, Profile, Secret, TokenIssuer, is_https_url,
 };
 pub use pages::{Logo, Look, PagesConfig};
 pub use taken_in::TakenIn;

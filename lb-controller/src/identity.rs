@@ -5,6 +5,7 @@
 
 mod api_keys;
 mod bearer;
+mod client_key;
 mod flow;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -17,6 +18,7 @@ mod key_set;
 mod login;
 mod logout;
 mod metadata;
+mod peer;
 mod provider;
 mod runtime;
 #[cfg(test)]
@@ -29,13 +31,15 @@ use anyhow::Context as _;
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use tokio::runtime::Handle;
 
-pub(crate) use api_keys::{ApiKey, ApiKeys, KeyError, KeyRefused, NewApiKey};
+pub use api_keys::ApiKeys;
+pub(crate) use api_keys::{ApiKey, KeyError, KeyRefused, NewApiKey};
 pub(crate) use bearer::{Bearers, Presented, Scheme, TokenRefused, VerifiedToken, credentials};
 pub(crate) use flow::{Ask, Flow};
 pub(crate) use http::Unavailable;
 pub(crate) use key_set::NotVerified;
 pub(crate) use login::{AuthorizationResponse, LoginError};
 pub(crate) use logout::{EndedThere, SeenTokens};
+pub(crate) use peer::Peer;
 pub(crate) use provider::Provider;
 pub use runtime::start as start_runtime;
 pub(crate) use verified::VerifiedClaims;
@@ -62,6 +66,10 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
     let tokens = config.tokens.iter().map(|issuer| (&issuer.name, &issuer.peer));
     for (name, peer) in providers.chain(tokens) {
         http::authorities(peer).with_context(|| format!("the issuer {name}"))?;
+    }
+    for provider in &config.identity_providers {
+        let key = provider.client_key.as_ref().map(client_key::ClientKey::read).transpose();
+        key.with_context(|| format!("the identity provider {}", provider.name))?;
     }
     Ok(())
 }
@@ -106,6 +114,19 @@ impl Identities {
         &self.bearers
     }
 
+    /// How each issuer does, by what it is for, its name, and how old its keys are in seconds if there are any.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = (&'static str, &str, &Peer, Option<u64>)> {
+        let providers = self.providers.iter().map(|provider| {
+            let (name, keys) = (provider.config().name.as_str(), provider.keys.age_seconds());
+            ("login", name, &**provider.http.peer(), keys)
+        });
+        let tokens = self.bearers.issuers().iter().map(|issuer| {
+            let (name, published) = (issuer.config().name.as_str(), issuer.published());
+            ("tokens", name, &**published.http.peer(), published.keys.age_seconds())
+        });
+        providers.chain(tokens)
+    }
+
     pub(crate) fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
         self.providers.iter().find(|provider| provider.config().name == name)
     }
@@ -129,8 +150,6 @@ pub(crate) fn hash(parts: &[&[u8]]) -> [u8; 32] {
 /// A provider as tests configure it.
 #[cfg(test)]
 pub(crate) fn testing_provider(profile: crate::config::Profile) -> crate::config::IdentityProvider {
-    use std::time::Duration;
-
     use lb_policy::Level;
 
     use crate::config::{Assurance, IdentityProvider, PeerConfig, Secret};
@@ -142,10 +161,11 @@ pub(crate) fn testing_provider(profile: crate::config::Profile) -> crate::config
         client_id: "lb".to_owned(),
         client_secret: Some(Secret::new("secret".to_owned())),
         client_authentication: None,
+        client_key: None,
         scopes: vec!["openid".to_owned()],
         claims: profile.default_claims(),
         assurance: Assurance { acr: vec![("silver".into(), Level(1)), ("gold".into(), Level(2))], amr: Vec::new() },
         freshness: profile.default_freshness(),
-        peer: PeerConfig { ca: None, timeout: Duration::from_secs(5), clock_skew: Duration::from_secs(5) },
+        peer: PeerConfig::testing(),
     }
 }

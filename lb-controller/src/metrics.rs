@@ -1,6 +1,8 @@
 //! Counters for Prometheus. Every label comes from the configuration or from a closed list, so clients cannot grow them.
 
 mod backends;
+mod decisions;
+mod histogram;
 mod requests;
 mod workers;
 
@@ -14,6 +16,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 pub use backends::{BackendSample, BackendSource};
+pub use histogram::Histogram;
 pub(crate) use requests::{SHARDS, shard_of_this_thread};
 pub use workers::{WorkerMetrics, WorkerView};
 
@@ -27,8 +30,7 @@ struct Inner {
     requests: Arc<requests::Requests>,
     backends: Arc<backends::Backends>,
     workers: workers::Workers,
-    decisions: Family<[(&'static str, &'static str); 1], Counter>,
-    challenges: Family<[(&'static str, &'static str); 1], Counter>,
+    decisions: Arc<decisions::Decisions>,
     streams_ended: Family<[(&'static str, &'static str); 1], Counter>,
     access_lines_dropped: Counter,
 }
@@ -41,10 +43,8 @@ impl Default for Metrics {
         let backends = Arc::new(backends::Backends::default());
         registry.register_collector(Box::new(backends.clone()));
         let workers = workers::Workers::register(&mut registry);
-        let decisions = Family::default();
-        registry.register("decisions", "Requests by what the rules decided", decisions.clone());
-        let challenges = Family::default();
-        registry.register("challenges", "Step-up challenges issued, by shape of the answer", challenges.clone());
+        let decisions = Arc::new(decisions::Decisions::default());
+        registry.register_collector(Box::new(decisions.clone()));
         let streams_ended = Family::default();
         registry.register(
             "streams_ended",
@@ -63,7 +63,6 @@ impl Default for Metrics {
             backends,
             workers,
             decisions,
-            challenges,
             streams_ended,
             access_lines_dropped,
         }))
@@ -87,6 +86,11 @@ impl Metrics {
         self.0.registry.lock().unwrap_or_else(PoisonError::into_inner).register_collector(Box::new(collector));
     }
 
+    /// Adds metrics that others count. Their names get the prefix `lb_`.
+    pub fn register(&self, register: impl FnOnce(&mut Registry)) {
+        register(&mut self.0.registry.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// The pools whose backends are shown from now on; call it with every snapshot.
     pub fn show_pools(&self, pools: &(impl BackendSource + Clone)) {
         self.0.backends.show(Box::new(pools.clone()));
@@ -97,14 +101,14 @@ impl Metrics {
         self.0.requests.count(route, status, duration);
     }
 
-    /// What the rules decided: `allow`, `challenge`, `log_in` or `deny`.
-    pub fn decision(&self, decision: &'static str) {
-        self.0.decisions.get_or_create(&[("decision", decision)]).inc();
+    /// What the rules decided about a request on `route`, and the first rule that stood in the way.
+    pub fn decision(&self, route: &Arc<str>, rule: Option<&Arc<str>>, decision: &'static str) {
+        self.0.decisions.count(route, rule, decision);
     }
 
-    /// A challenge was issued, in the shape of `browser`, `api`, …
-    pub fn challenge(&self, shape: &'static str) {
-        self.0.challenges.get_or_create(&[("shape", shape)]).inc();
+    /// Runs `decide`, and remembers, now and then, how long that took.
+    pub fn timed_decision<T>(&self, decide: impl FnOnce() -> T) -> T {
+        self.0.decisions.timed(decide)
     }
 
     /// A stream was ended because of its `login`, a `proof`, the rules (`denied`) or its `age`.
@@ -165,13 +169,27 @@ mod tests {
     }
 
     #[test]
-    fn workers_decisions_and_challenges_appear() {
+    fn workers_and_decisions_appear() {
         let metrics = Metrics::default();
         metrics.worker(1).accepted();
-        metrics.decision("allow");
-        metrics.challenge("browser");
+        let (route, rule): (Arc<str>, Arc<str>) = ("*/**".into(), "refund".into());
+        metrics.decision(&route, None, "allow");
+        metrics.timed_decision(|| metrics.decision(&route, Some(&rule), "challenge"));
         shows(&metrics, r#"lb_connections_accepted_total{worker="1"} 1"#);
-        shows(&metrics, r#"lb_decisions_total{decision="allow"} 1"#);
-        shows(&metrics, r#"lb_challenges_total{shape="browser"} 1"#);
+        shows(&metrics, r#"lb_decisions_total{route="*/**",rule="",decision="allow"} 1"#);
+        shows(&metrics, r#"lb_decisions_total{route="*/**",rule="refund",decision="challenge"} 1"#);
+        shows(&metrics, "lb_decision_seconds_count 1");
+    }
+
+    #[test]
+    fn rules_of_endless_edits_end_in_one_series() {
+        let (metrics, route) = (Metrics::default(), Arc::from("*/**"));
+        for number in 0..10_000 {
+            metrics.decision(&route, Some(&format!("rule-{number}").into()), "deny");
+        }
+        let text = metrics.render();
+        let series = text.lines().filter(|line| line.starts_with("lb_decisions_total")).count();
+        assert!(series <= 4_100, "{series} series");
+        assert!(text.contains(r#"lb_decisions_total{route="other",rule="other",decision="deny"} 5904"#));
     }
 }

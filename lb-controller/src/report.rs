@@ -3,6 +3,7 @@
 mod api_keys;
 mod factors;
 mod samples;
+mod sealing_keys;
 mod trace;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 pub use api_keys::{ApiKeyReport, NewSecret};
 pub use factors::{ENROLMENT_TOKEN_LONGEST_SECONDS, EnrolledFactor, EnrolmentToken, TokenOrder};
 pub use samples::{PacketSample, SampleAccount, Sampled, Samples};
+pub use sealing_keys::SealingKey;
 use serde::{Deserialize, Serialize};
 pub use trace::{Trace, TraceStep, TracedPacket};
 

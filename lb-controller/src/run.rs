@@ -207,6 +207,7 @@ fn start_edge(
     let edge = Edge::new(first, step_up, signals, joint, metrics, Clock::system()).or_exit(ExitKind::State)?;
     reload::client_authorities(&edge).or_exit(ExitKind::Certificate)?;
     let edge = Arc::new(edge);
+    edge.metrics.register(|registry| edge.step_up.register(registry));
     edge.metrics.register_collector(StepUpCollector::new(&edge));
     Ok(edge)
 }

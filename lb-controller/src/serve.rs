@@ -7,6 +7,7 @@ pub mod body;
 pub mod body_memory;
 pub mod client_certificate;
 mod cors;
+mod decided;
 mod enforce;
 pub mod facts;
 pub mod forward;
@@ -127,10 +128,11 @@ async fn answer(
         judged = judged.without_approval();
     }
     let facts = judged.facts(now, &request);
-    let decision = config.rules.decide(&facts);
+    let decision = edge.metrics.timed_decision(|| config.rules.decide(&facts));
     record.set_decision(&decision);
     if !matches!(decision, Decision::Allow(_) | Decision::AllowWithin(_) | Decision::LogIn) {
         judged.remember(edge, &facts, record);
+        judged.audit(edge, &request, &facts, &decision, record);
     }
     judged.enforce(edge, decision, request, record).await
 }

@@ -14,6 +14,7 @@ mod challenge;
 mod check;
 mod client_kind;
 mod cookies;
+mod counters;
 mod csrf;
 mod device;
 mod enrolments;
@@ -36,6 +37,7 @@ mod random_id;
 mod resume;
 mod revocation;
 mod seal;
+mod sealing_keys;
 mod self_service;
 mod send_code;
 mod session;
@@ -56,13 +58,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result};
 use http::{HeaderValue, StatusCode};
-use lb_policy::{Denial, Method, ProvableFactor, ProvableFactors, Strength, ThreatLevel};
+use lb_policy::{Method, ProvableFactor, ProvableFactors, Strength, ThreatLevel};
+use prometheus_client::registry::Registry;
 
 use self::account::{Account, AccountId};
 use self::assertion::{Said, Signer};
 pub use self::bearer::Credential;
 use self::blocking::Blocking;
 use self::cookies::{Found, Keep};
+use self::counters::Counters;
 use self::device::Device;
 use self::enrolments::Enrolments;
 use self::factor::passkey;
@@ -80,7 +84,6 @@ pub use self::session::Session;
 use self::throttle::Throttle;
 use self::transaction::Transactions;
 use self::user_tag::UserTags;
-use crate::audit::Event;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity::{ApiKeys, Identities, SeenTokens};
@@ -113,6 +116,7 @@ pub struct StepUp {
     disk: Blocking,
     refused_cookies: AtomicU64,
     failed_proofs: Arc<FailedProofs>,
+    counters: Counters,
 }
 
 /// What a request is handled with.
@@ -163,6 +167,8 @@ impl StepUp {
         let now = clock.now();
         let store = Arc::new(Store::open(&state_dir.join("store.redb"))?);
         let revocations = Revocations::open(store.clone(), now).context("cannot read the store")?;
+        let transactions = Transactions::default();
+        let counters = Counters::new(transactions.abandoned(), clock.clone());
         Ok(StepUp {
             sealer: Sealer::open(state_dir, now)?,
             signer: Signer::open(state_dir)?,
@@ -175,13 +181,14 @@ impl StepUp {
             store,
             revocations: Arc::new(revocations),
             seen_tokens: SeenTokens::default(),
-            transactions: Transactions::default(),
+            transactions,
             parking: Arc::default(),
             throttle: Throttle::default(),
             hashing: Blocking::new(),
             disk: Blocking::new(),
             refused_cookies: AtomicU64::new(0),
             failed_proofs: Arc::default(),
+            counters,
             clock,
         })
     }
@@ -241,6 +248,7 @@ impl StepUp {
 
     fn session_cookie(&self, host: &str, session: &Session) -> HeaderValue {
         let sealed = self.sealer.seal(Purpose::Session, host, &session.encode());
+        self.counters.cookie_set(sealed.len());
         cookies::set(cookies::SESSION, &sealed, Keep::UntilBrowserCloses)
     }
 
@@ -254,8 +262,7 @@ impl StepUp {
     }
 
     fn forged(&self, request: &Inbound, session: Option<&Session>) -> OwnResponse {
-        let tag = session.map(|session| self.tags.tag(session.user()));
-        self.event("csrf", "refused", request, tag.as_deref()).record();
+        self.event_of("csrf", "refused", request, session).record();
         Rejection {
             status: StatusCode::FORBIDDEN,
             problem: "cross-site",
@@ -266,10 +273,7 @@ impl StepUp {
     }
 
     /// No proof would help. The client is not told which rule it was.
-    pub fn deny(&self, request: &Inbound, session: Option<&Session>, denial: &Denial) -> OwnResponse {
-        let tag = session.map(|session| self.tags.tag(session.user()));
-        let event = self.event("deny", &denial.reason, request, tag.as_deref());
-        Event { rule: Some(&denial.rule), ..event }.record();
+    pub fn deny(&self, request: &Inbound) -> OwnResponse {
         Rejection {
             status: StatusCode::FORBIDDEN,
             problem: "denied",
@@ -341,6 +345,11 @@ impl StepUp {
         if let Err(error) = self.sealer.rotate_if_due(now) {
             tracing::error!(error = format!("{error:#}"), "the sealing key is due for rotation but cannot be replaced");
         }
+    }
+
+    /// Adds what this engine counts.
+    pub fn register(&self, registry: &mut Registry) {
+        self.counters.register(registry);
     }
 
     pub fn load(&self) -> StepUpLoad {

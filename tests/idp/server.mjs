@@ -2,13 +2,15 @@
 //
 //   LB_IDP_HOME=<folder with node_modules> node server.mjs '<settings as JSON>'
 //
-// Settings: {port, host, certificate, key, clients, token_key}. The answers to `POST /switches` change what it does from then on;
+// Settings: {port, host, certificate, key, clients, profile}; `profile` is a key of profiles.mjs. The answers to `POST /switches` change what it does from then on;
 // `GET /seen` tells what it was asked. Once it listens it writes one line to standard output: its issuer.
 
 import { X509Certificate, randomUUID } from 'node:crypto';
 import { createRequire } from 'node:module';
 import { createServer } from 'node:https';
 import { pathToFileURL } from 'node:url';
+
+import { PROFILES } from './profiles.mjs';
 
 const home = createRequire(pathToFileURL(`${process.env.LB_IDP_HOME}/`));
 const load = (name) => import(pathToFileURL(home.resolve(name)));
@@ -18,17 +20,19 @@ const { SignJWT, UnsecuredJWT, decodeJwt, exportJWK, generateKeyPair } = await l
 const settings = JSON.parse(process.argv[2]);
 const issuer = `https://${settings.host}:${settings.port}`;
 const RESOURCE = 'https://api.example';
-const ACRS = ['urn:idp:password', 'urn:idp:two-factor'];
+const profile = PROFILES[settings.profile];
+const ACRS = profile.acrs;
 
 // What tests may change, and what it is without them.
 const honest = () => ({
   account: 'carol', // who logs in
   groups: ['staff', 'support'],
   acr: 'honour', // or the value that is claimed whatever was asked for
-  amr: { 'urn:idp:password': ['pwd'], 'urn:idp:two-factor': ['pwd', 'otp'] },
+  amr: profile.amr, // what it says was used, by the value that is claimed
   auth_time_offset_seconds: 0, // how long ago the login claims to have been, beside the truth
   id_token: {}, // claims to put over the honest ones; null takes one away
   header: {}, // likewise for the header of the ID token
+  user_info: {}, // likewise for what the user info endpoint says
   algorithm: 'ES256', // or none: unsigned, or HS256: signed with the client's secret
   authorization_response: {}, // parameters to put over those of the redirect back; null takes one away
   trouble: {}, // path, or *, to: html | slow | huge | down | error
@@ -46,10 +50,16 @@ const key = await newKey();
 // A key that is published only once `rotate_keys` is set; ID tokens are then signed with it.
 const nextKey = await newKey();
 
+// The strengths that will do: by `acr_values`, or by the claim that Entra has for them.
+function askedFor(params) {
+  const { values = [], value } = JSON.parse(params.claims ?? '{}').id_token?.acrs ?? {};
+  return [...(params.acr_values?.split(' ') ?? []), ...values, ...(value ? [value] : [])];
+}
+
 const policy = interactionPolicy.base();
 const { Check } = interactionPolicy;
 policy.get('login').checks.add(new Check('acr_values', 'a stronger login was asked for', (ctx) => {
-  const asked = ctx.oidc.params.acr_values?.split(' ') ?? [];
+  const asked = askedFor(ctx.oidc.params);
   const isMet = asked.length === 0 || asked.includes(ctx.oidc.acr);
   // A liar does not ask again, or the login would never end.
   return switches.acr === 'honour' && !isMet ? Check.REQUEST_PROMPT : Check.NO_NEED_TO_PROMPT;
@@ -128,17 +138,25 @@ const provider = new Provider(issuer, {
   },
 });
 
+// Nonces of the authorization requests in which somebody proved something, and when each account did so first.
+const proved = new Set();
+const firstLogin = new Map();
+
 // Asked at each interaction, so that no test needs to fill in a form.
 async function logIn(ctx, uid) {
   const { prompt, params, session } = await provider.interactionDetails(ctx.req, ctx.res);
-  const asked = prompt.details?.acr?.values ?? params.acr_values?.split(' ') ?? [];
+  const asked = prompt.details?.acr?.values ?? askedFor(params);
   const acr = switches.acr === 'honour' ? asked.find((value) => ACRS.includes(value)) ?? ACRS[0] : switches.acr;
   if (switches.acr === 'honour' && asked.length > 0 && !asked.some((value) => ACRS.includes(value))) {
     return { error: 'unmet_authentication_requirements', error_description: 'no such acr here' };
   }
   // A `sub` that was pinned and a person who is somebody else: the liar logs in whoever sits there.
   const accountId = switches.account ?? session?.accountId;
-  const ts = Math.floor(Date.now() / 1000);
+  const now = Math.floor(Date.now() / 1000);
+  if (!firstLogin.has(accountId)) firstLogin.set(accountId, now);
+  proved.add(params.nonce);
+  seen.push({ method: 'LOGIN', path: ctx.path, query: { ...params } });
+  const ts = profile.authTimeStands ? firstLogin.get(accountId) : now;
   return { login: { accountId, acr, amr: switches.amr[acr] ?? ['pwd'], ts, remember: true } };
 }
 
@@ -149,7 +167,8 @@ function overlay(honestOnes, lies) {
 
 async function lieAboutIdToken(token) {
   const offset = switches.auth_time_offset_seconds;
-  const claims = overlay(decodeJwt(token), switches.id_token);
+  const honestOnes = decodeJwt(token);
+  const claims = overlay(profile.idToken(honestOnes, proved.has(honestOnes.nonce)), switches.id_token);
   if (offset && claims.auth_time) claims.auth_time -= offset;
   const signer = switches.rotate_keys ? nextKey : key;
   if (switches.algorithm === 'none') return new UnsecuredJWT(claims).encode();
@@ -201,8 +220,8 @@ async function controls(ctx, next) {
   }
   if (ctx.path === '/account-tokens') {
     // An access token of a person, without a browser: what a phone's app would hold.
-    const { client, account, acr, auth_time: authTime, scope, jkt, x5t } = ctx.query;
-    ctx.body = { access_token: await mintAccessToken({ client, account, acr, authTime, scope, jkt, x5t }) };
+    const { auth_time: authTime, ...query } = ctx.query;
+    ctx.body = { access_token: await mintAccessToken({ authTime, ...query }) };
     return;
   }
   seen.push({ method: ctx.method, path: ctx.path, query: { ...ctx.query } });
@@ -220,14 +239,17 @@ async function interact(ctx, next) {
 
 async function lie(ctx, next) {
   await next();
+  if (ctx.path === '/.well-known/openid-configuration') ctx.body = overlay(ctx.body, profile.metadata);
   if (ctx.path === '/jwks' && switches.rotate_keys) ctx.body = { keys: [nextKey.publicJwk] };
+  if (ctx.path === '/me' && ctx.body?.sub) ctx.body = overlay(ctx.body, switches.user_info);
   if (ctx.path === '/token' && ctx.body?.id_token) {
     ctx.body = { ...ctx.body, id_token: await lieAboutIdToken(ctx.body.id_token) };
   }
   const location = ctx.response.get('location');
   if (location?.includes('/.lb/callback/')) {
     const url = new URL(location);
-    for (const [name, value] of Object.entries(switches.authorization_response)) {
+    const changes = { ...profile.authorizationResponse, ...switches.authorization_response };
+    for (const [name, value] of Object.entries(changes)) {
       if (value === null) url.searchParams.delete(name);
       else url.searchParams.set(name, value);
     }
@@ -235,16 +257,21 @@ async function lie(ctx, next) {
   }
 }
 
-async function mintAccessToken({ client, account, acr, authTime, scope = 'orders:read', jkt, x5t }) {
+// `claims` and `header`: JSON to put over what an honest token says; null takes one away.
+async function mintAccessToken({ client, account, acr = ACRS[0], authTime, scope = 'orders:read', jkt, x5t, claims, header }) {
   const now = Math.floor(Date.now() / 1000);
   const cnf = { ...(jkt && { jkt }), ...(x5t && { 'x5t#S256': x5t }) };
-  const claims = {
+  const user = account && { acr, auth_time: Number(authTime ?? now), groups: switches.groups, preferred_username: account };
+  const honestOnes = profile.accessToken({
     iss: issuer, aud: RESOURCE, client_id: client, sub: account ?? client, scope, jti: randomUUID(), iat: now, exp: now + 600,
-    ...(account && { acr: acr ?? ACRS[0], auth_time: Number(authTime ?? now), groups: switches.groups, preferred_username: account }),
+    ...user,
     ...(Object.keys(cnf).length > 0 && { cnf }),
-  };
+  });
   const signer = switches.rotate_keys ? nextKey : key;
-  return new SignJWT(claims).setProtectedHeader({ alg: 'ES256', typ: 'at+jwt', kid: signer.jwk.kid }).sign(signer.privateKey);
+  const honestHeader = { alg: 'ES256', typ: profile.accessTokenType, kid: signer.jwk.kid };
+  return new SignJWT(overlay(honestOnes, JSON.parse(claims ?? '{}')))
+    .setProtectedHeader(overlay(honestHeader, JSON.parse(header ?? '{}')))
+    .sign(signer.privateKey);
 }
 
 for (const middleware of [controls, makeTrouble, interact, lie]) provider.use(middleware);

@@ -9,18 +9,24 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 use tempfile::TempDir;
 use totp_rs::{Builder, Secret, Totp};
+
+use crate::scraped::Scraped;
 
 pub const USER: &str = "alice";
 pub const PASSWORD: &str = "correct horse battery staple";
 const TOTP_SECRET: [u8; 20] = *b"12345678901234567890";
 const STARTS_WITHIN: Duration = Duration::from_secs(20);
+const WRITES_WITHIN: Duration = Duration::from_secs(20);
+const AUDIT: &str = "audit.jsonl";
 
 /// A running controller. Dropping it ends it and removes its files.
 #[derive(Debug)]
 pub struct Edge {
     pub address: SocketAddr,
+    metrics: SocketAddr,
     instance: String,
     process: Child,
     folder: TempDir,
@@ -32,14 +38,18 @@ impl Edge {
         program().is_none().then_some("needs the controller; run `cargo xtask test`")
     }
 
-    /// Starts one at `address` with the configuration `text`, to which its folder for state is added.
+    /// Starts one at `address` with the configuration `text`, to which its folder for state, its metrics and its audit trail
+    /// are added.
     pub fn start_at(address: SocketAddr, text: &str) -> Result<Edge> {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let program = find_program()?;
         let folder = TempDir::new()?;
         let config = folder.path().join("edge.yaml");
-        let state_dir = folder.path().join("state");
-        fs::write(&config, format!("state_dir: {}\n{text}", state_dir.display()))?;
+        let (state_dir, audit, metrics) =
+            (folder.path().join("state"), folder.path().join(AUDIT), free_metrics_address()?);
+        let own =
+            format!("state_dir: {}\nmetrics: {metrics}\naudit: {{file: {}}}\n", state_dir.display(), audit.display());
+        fs::write(&config, own + text)?;
         // Unique among all processes that test at the same time.
         let instance = format!("lb-test-{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
         let log = fs::File::create(folder.path().join("log"))?;
@@ -51,7 +61,7 @@ impl Edge {
             .stderr(log)
             .spawn()
             .with_context(|| format!("starting {}", program.display()))?;
-        let mut edge = Edge { address, instance, process, folder };
+        let mut edge = Edge { address, metrics, instance, process, folder };
         edge.wait_until_it_listens()?;
         Ok(edge)
     }
@@ -64,6 +74,32 @@ impl Edge {
     /// Where it keeps its state.
     pub fn state_dir(&self) -> PathBuf {
         self.folder.path().join("state")
+    }
+
+    /// Its metrics now.
+    pub fn metrics(&self) -> Result<Scraped> {
+        Scraped::from(self.metrics)
+    }
+
+    /// The file of its audit trail.
+    pub fn audit_file(&self) -> PathBuf {
+        self.folder.path().join(AUDIT)
+    }
+
+    /// The events of its audit trail that are called `name`, once there are `count` of them. It is written by a thread of
+    /// its own, a little after the answer.
+    pub fn audited(&self, name: &str, count: usize) -> Result<Vec<Value>> {
+        let deadline = Instant::now() + WRITES_WITHIN;
+        loop {
+            let lines = fs::read_to_string(self.audit_file()).unwrap_or_default();
+            let events = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let found: Vec<Value> = events.filter(|line| line["event"]["event"] == name).collect();
+            if found.len() >= count {
+                return Ok(found);
+            }
+            ensure!(Instant::now() < deadline, "of {count} events called {name} there are {found:#?} in\n{lines}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Runs the controller's command line against it; returns what that printed. Waits for a controller that serves
@@ -207,6 +243,11 @@ fn hash_password(program: &PathBuf) -> Result<String> {
     let output = process.wait_with_output()?;
     ensure!(output.status.success(), "`lb-controller hash-password` failed ({})", output.status);
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+/// Metrics may not be where a service is.
+fn free_metrics_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), 0))?.local_addr()?)
 }
 
 /// A port that was free a moment ago.

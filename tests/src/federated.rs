@@ -13,7 +13,8 @@ use crate::origin::{self, Origin};
 use crate::visitor::{Answer, Visitor};
 
 /// The whole of it, running. Reading needs a session, `/transfer` a strong login, `/recent` a strong one of the last
-/// minute, `/approve` one of its own.
+/// minute, `/approve` one of its own, `/staff` a group, and `/scoped` of a
+/// token two scopes.
 #[derive(Debug)]
 pub struct Federated {
     pub edge: Edge,
@@ -22,21 +23,58 @@ pub struct Federated {
 }
 
 impl Federated {
+    /// What is lacking to start it, if anything.
+    pub fn lacking() -> Option<&'static str> {
+        Edge::lacking().or(Idp::lacking())
+    }
+
     /// Starts it; `None`, said aloud, where it cannot run.
     pub async fn start() -> Result<Option<Federated>> {
-        if level::is_skipped("peers", Edge::lacking().or(Idp::lacking())) {
+        if level::is_skipped("peers", Federated::lacking()) {
             return Ok(None);
         }
+        Federated::start_with(String::new()).await.map(Some)
+    }
+
+    /// With `more` in its configuration.
+    pub async fn start_with(more: String) -> Result<Federated> {
+        Federated::start_with_token_lines("", more).await
+    }
+
+    /// The same, with lines in its entry of `tokens` too.
+    pub async fn start_with_token_lines(token_lines: &str, more: String) -> Result<Federated> {
+        let acr = format!("    acr: {{'{PASSWORD_ACR}': 1, '{TWO_FACTOR_ACR}': 2}}\n");
+        let introspection =
+            format!("    introspection: {{client_id: {OPAQUE_CLIENT_ID}, client_secret: '{ROBOT_CLIENT_SECRET}'}}\n");
+        let tokens = ["    algorithms: [ES256]\n", &acr, &introspection, token_lines].concat();
+        Federated::start_whole("generic", acr, tokens, more).await
+    }
+
+    /// With a provider of the habits of `profile`, which the edge knows; `lines` are those of its entry beside the usual
+    /// ones, and of the entry of its tokens.
+    pub async fn start_like(profile: &'static str, lines: &str) -> Result<Federated> {
+        let lines = format!("    profile: {profile}\n{lines}");
+        Federated::start_whole(profile, lines.clone(), lines, String::new()).await
+    }
+
+    async fn start_whole(
+        profile: &'static str,
+        provider_lines: String,
+        token_lines: String,
+        more: String,
+    ) -> Result<Federated> {
         let (origin, backend) = origin::start().await?;
         let address = free_address()?;
         let (edge, idp) = tokio::task::spawn_blocking(move || -> Result<_> {
-            let idp = Idp::start(address)?;
-            let text = [service_with(address, backend, ROUTES), provider("corp", &idp), tokens(&idp), RULES.to_owned()]
-                .concat();
+            let idp = Idp::start_like(address, profile)?;
+            let service = service_with(address, backend, ROUTES);
+            let provider = entry("corp", &idp, &provider_lines);
+            let tokens = tokens(&idp, &token_lines);
+            let text = [&service, "identity_providers:\n", &provider, &tokens, RULES, &more].concat();
             Ok((Edge::start_at(address, &text)?, idp))
         })
         .await??;
-        Ok(Some(Federated { edge, idp, origin }))
+        Ok(Federated { edge, idp, origin })
     }
 
     /// Logs somebody in, and says who the edge thinks it is.
@@ -61,13 +99,12 @@ impl Federated {
     }
 }
 
-/// `identity_providers` with one entry.
-pub fn provider(name: &str, idp: &Idp) -> String {
-    ["identity_providers:\n", &provider_entry(name, idp)].concat()
-}
-
 /// One entry of `identity_providers`.
 pub fn provider_entry(name: &str, idp: &Idp) -> String {
+    entry(name, idp, &format!("    acr: {{'{PASSWORD_ACR}': 1, '{TWO_FACTOR_ACR}': 2}}\n"))
+}
+
+fn entry(name: &str, idp: &Idp, lines: &str) -> String {
     let (issuer, ca) = (&idp.issuer, idp.ca());
     format!(
         "  - name: {name}
@@ -77,35 +114,37 @@ pub fn provider_entry(name: &str, idp: &Idp) -> String {
     client_secret: '{CLIENT_SECRET}'
     ca: {ca}
     timeout: 2s
-    acr: {{'{PASSWORD_ACR}': 1, '{TWO_FACTOR_ACR}': 2}}
-",
+    keys_cooldown: 1s
+{lines}",
         ca = ca.display()
     )
 }
 
-fn tokens(idp: &Idp) -> String {
+fn tokens(idp: &Idp, lines: &str) -> String {
     let (issuer, ca) = (&idp.issuer, idp.ca());
     format!(
         "tokens:
   - name: corp-api
     issuer: {issuer}
     audiences: [{AUDIENCE}]
-    algorithms: [ES256]
     ca: {ca}
     timeout: 2s
-    acr: {{'{PASSWORD_ACR}': 1, '{TWO_FACTOR_ACR}': 2}}
-    introspection: {{client_id: {OPAQUE_CLIENT_ID}, client_secret: '{ROBOT_CLIENT_SECRET}'}}
-",
+{lines}",
         ca = ca.display()
     )
 }
 
 /// Backends may ask for more proof themselves under `/vault`.
-const ROUTES: &str = "  - {path: /vault/**, pool: shop, backend_step_up: true}
+const ROUTES: &str = "  - {path: /scoped, pool: shop, scopes: [orders:read, orders:write]}
+  - {path: /vault/**, pool: shop, backend_step_up: true}
   - {path: /**, pool: shop}
 ";
 
 pub const RULES: &str = "rules:
+  - id: staff
+    match: {paths: [/staff]}
+    when: '!(\"staff\" in session.groups)'
+    deny: staff only
   - id: transfer
     match: {paths: [/transfer]}
     require: {level: 2}

@@ -5,6 +5,7 @@
 
 pub mod assertion;
 pub mod authenticator;
+pub mod authority;
 pub mod browser;
 pub mod client;
 pub mod driver;
@@ -26,7 +27,9 @@ pub mod program;
 pub mod prover;
 pub mod puzzle;
 pub mod running;
+pub mod scraped;
 pub mod shop;
+pub mod signing_key;
 pub mod site;
 pub mod ssh_key;
 pub mod stage;

@@ -63,3 +63,24 @@ async fn so_does_a_page_of_a_sibling_origin_that_is_trusted() -> Result<()> {
     ensure!(customer.shop.origin.refunds() == 1, "{} refunds", customer.shop.origin.refunds());
     Ok(())
 }
+
+/// Where nobody needs a login, and a refund takes some work.
+fn open_to_strangers(address: SocketAddr, backend: SocketAddr) -> Result<String> {
+    let open = "  - {path: /**, pool: shop, public: true}\n";
+    let rules = "factors: {pow: {least_bits: 12}}
+rules: [{id: robots, match: {methods: [POST], paths: [/refunds]}, require: {methods: [pow]}}]\n";
+    Ok([&service_with(address, backend, open), &*alice()?, rules].concat())
+}
+
+#[tokio::test]
+async fn a_stranger_works_in_a_window_that_closes_itself_and_the_pages_request_goes_on() -> Result<()> {
+    let Some(customer) = Customer::enter(true, open_to_strangers).await? else { return Ok(()) };
+    let browser = &customer.browser;
+    browser.open(&customer.url("/app")).await?;
+    let page_window = browser.windows().await?.remove(0);
+    browser.click(&browser.find("#refund:enabled").await?).await?;
+    let outcome = browser.text(&browser.find("#outcome:not(:empty)").await?).await?;
+    ensure!(outcome.starts_with("201 "), "{outcome}");
+    ensure!(customer.shop.origin.refunds() == 1, "{} refunds", customer.shop.origin.refunds());
+    is_alone(browser, &page_window).await
+}

@@ -3,44 +3,13 @@
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
+use lb_tests::authority::Authority;
 use lb_tests::client::OwnCertificate;
 use lb_tests::edge::{Edge, PASSWORD, USER, alice, free_address, service};
 use lb_tests::visitor::Visitor;
 use lb_tests::{level, origin};
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::CertificateParams;
 use tempfile::TempDir;
-
-/// An authority, and clients that it vouches for.
-struct Authority {
-    params: CertificateParams,
-    key: KeyPair,
-}
-
-impl Authority {
-    fn new() -> Result<Authority> {
-        let mut params = CertificateParams::new(vec![])?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "the tests' authority");
-        Ok(Authority { params, key: KeyPair::generate()? })
-    }
-
-    fn pem(&self) -> Result<String> {
-        Ok(self.params.clone().self_signed(&self.key)?.pem())
-    }
-
-    fn client(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Result<Visitor> {
-        let mut params = CertificateParams::new(vec![])?;
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        change(&mut params);
-        let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, &Issuer::from_params(&self.params, &self.key))?.der().clone();
-        let key = rustls_pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-        let mut visitor = Visitor::default();
-        visitor.certificate = Some(Arc::new(OwnCertificate { certificate, key }));
-        Ok(visitor)
-    }
-}
 
 const RULES: &str = "client_certificates: {ca: CA, user: common_name}
 rules:
@@ -51,6 +20,12 @@ rules:
     match: {paths: [/certificate]}
     require: {methods: [certificate]}
 ";
+
+fn with(certificate: Arc<OwnCertificate>) -> Visitor {
+    let mut visitor = Visitor::default();
+    visitor.certificate = Some(certificate);
+    visitor
+}
 
 #[tokio::test]
 async fn a_certificate_of_the_authority_is_a_user_and_a_factor_and_no_other_is() -> Result<()> {
@@ -73,10 +48,10 @@ async fn a_certificate_of_the_authority_is_a_user_and_a_factor_and_no_other_is()
     let over = |params: &mut CertificateParams| params.not_after = rcgen::date_time_ymd(2020, 1, 1);
     let visitors = [
         ("nobody's", Visitor::default(), Some((401, 403, 401))),
-        ("alice's", authority.client(USER, |_| ())?, Some((200, 200, 200))),
+        ("alice's", with(authority.client(USER, |_| ())?), Some((200, 200, 200))),
         // A certificate that is not trusted ends the handshake.
-        ("another authority's", stranger.client(USER, |_| ())?, None),
-        ("one that is over", authority.client(USER, over)?, None),
+        ("another authority's", with(stranger.client(USER, |_| ())?), None),
+        ("one that is over", with(authority.client(USER, over)?), None),
     ];
     for (name, mut visitor, expected) in visitors {
         let mut statuses = Vec::new();
@@ -89,7 +64,7 @@ async fn a_certificate_of_the_authority_is_a_user_and_a_factor_and_no_other_is()
 
     // Beside a password it is a second class; another user's is not.
     for (name, expected) in [(USER, 200), ("bob", 401)] {
-        let mut visitor = authority.client(name, |_| ())?;
+        let mut visitor = with(authority.client(name, |_| ())?);
         let form = [("user", USER), ("password", PASSWORD)];
         let answer = visitor.post(&edge.url("/.lb/login"), &[], &form).await?;
         ensure!(answer.status == 200, "{}", answer.text());

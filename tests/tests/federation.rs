@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use lb_tests::edge::{Edge, free_address, service};
 use lb_tests::federated::{Federated, RULES, provider_entry};
-use lb_tests::idp::{Idp, PASSWORD_ACR};
+use lb_tests::idp::{CLIENT_ID, CLIENT_SECRET, Idp, KEY_CLIENT_ID, PASSWORD_ACR};
 use lb_tests::visitor::{NAVIGATION, Visitor};
 use lb_tests::{level, origin};
 use serde_json::{Value, json};
@@ -108,6 +108,53 @@ async fn a_provider_that_lies_gains_its_user_nothing_and_nobody_goes_in_circles(
         let again = carol.get(&callback, &[]).await?;
         ensure!(again.status == 403 && again.problem() == "login_not_begun_here", "{name}, again: {}", again.text());
     }
+    // Each is written down as what it was, and none as a proof.
+    let events = scene.edge.audited("verify", rows.len())?;
+    let results: Vec<&str> = events.iter().filter_map(|line| line["event"]["result"].as_str()).collect();
+    for (result, count) in [("unmet", 5), ("other-user", 1), ("declined", 1), ("bad-answer", rows.len() - 7)] {
+        let found = results.iter().filter(|found| **found == result).count();
+        ensure!(found == count, "{found} of {count} are {result}: {results:?}");
+    }
+    let metrics = scene.edge.metrics()?;
+    let series =
+        |result: &str, reason: &str| format!(r#"lb_verify_total{{method="idp",result="{result}",reason="{reason}"}}"#);
+    ensure!(
+        metrics.value(&series("refused", "other-user")) == 1.0 && metrics.value(&series("refused", "unmet")) == 5.0
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_an_id_token_leaves_out_is_asked_for_and_nobody_elses_answer_is_taken() -> Result<()> {
+    let Some(scene) = Federated::start().await? else { return Ok(()) };
+    let mut carol = Visitor::default();
+    scene.idp.switch(json!({"id_token": {"groups": null}})).await?;
+    scene.log_in(&mut carol).await?;
+    let asked = || async {
+        let seen = scene.idp.seen().await?;
+        Ok::<_, anyhow::Error>(seen.iter().filter(|request| request["path"] == "/me").count())
+    };
+    ensure!(asked().await? == 1, "the groups were not asked for");
+    let answer = carol.get(&scene.edge.url("/staff"), &[]).await?;
+    ensure!(answer.status == 200, "carol is of the staff: {} {}", answer.status, answer.text());
+
+    scene.idp.switch(json!({"user_info": {"sub": "mallory"}})).await?;
+    let mut dave = Visitor::default();
+    let callback = dave.browse_until(&scene.edge.url("/"), "/.lb/callback/").await?;
+    let answer = dave.get(&callback, &[]).await?;
+    ensure!(answer.status == 403 && answer.problem() == "other_user", "{} {}", answer.status, answer.text());
+
+    scene.idp.reset().await?;
+    scene.idp.switch(json!({"id_token": {"groups": null}, "trouble": {"/me": "html"}})).await?;
+    let mut dave = Visitor::default();
+    let callback = dave.browse_until(&scene.edge.url("/"), "/.lb/callback/").await?;
+    let answer = dave.get(&callback, &[]).await?;
+    ensure!(answer.status == 503 && answer.problem() == "idp_unavailable", "{} {}", answer.status, answer.text());
+    // Who has all of it in the ID token costs no question.
+    scene.idp.reset().await?;
+    let before = asked().await?;
+    scene.log_in(&mut Visitor::default()).await?;
+    ensure!(asked().await? == before, "it was asked for what was there");
     Ok(())
 }
 
@@ -230,7 +277,7 @@ async fn a_logout_here_is_one_there_and_one_there_ends_sessions_here_within_a_se
 
 #[tokio::test]
 async fn the_first_provider_that_answers_is_used_and_none_at_all_is_no_way_in() -> Result<()> {
-    if level::is_skipped("peers", Edge::lacking().or(Idp::lacking())) {
+    if level::is_skipped("peers", Federated::lacking()) {
         return Ok(());
     }
     let (_origin, backend) = origin::start().await?;
@@ -260,10 +307,51 @@ async fn the_first_provider_that_answers_is_used_and_none_at_all_is_no_way_in() 
 }
 
 #[tokio::test]
+async fn the_edge_proves_who_it_is_by_a_key_that_the_provider_does_not_have() -> Result<()> {
+    if level::is_skipped("peers", Federated::lacking()) {
+        return Ok(());
+    }
+    let (_origin, backend) = origin::start().await?;
+    let address = free_address()?;
+    let (edge, idp) = tokio::task::spawn_blocking(move || -> Result<_> {
+        let idp = Idp::start(address)?;
+        let own = format!("client_id: {KEY_CLIENT_ID}\n    client_key_file: {}\n", idp.client_key().display());
+        let secret = format!("client_id: {CLIENT_ID}\n    client_secret: '{CLIENT_SECRET}'\n");
+        let provider = provider_entry("corp", &idp);
+        ensure!(provider.contains(&secret), "{provider}");
+        let text =
+            [&service(address, backend), "identity_providers:\n", &provider.replace(&secret, &own), RULES].concat();
+        Ok((Edge::start_at(address, &text)?, idp))
+    })
+    .await??;
+    // The request is pushed, the code traded, and each time with an assertion of its own.
+    let mut carol = Visitor::default();
+    carol.browse(&edge.url("/hello")).await?;
+    let (answer, at) = carol.browse(&edge.url("/transfer")).await?;
+    ensure!(
+        answer.status == 200 && at == edge.url("/transfer"),
+        "{at}: {} {}\n{}",
+        answer.status,
+        answer.text(),
+        edge.log()
+    );
+    let seen = idp.seen().await?;
+    let posts: Vec<_> =
+        seen.iter().filter(|request| request["method"] == "POST").map(|request| &request["path"]).collect();
+    ensure!(posts == ["/request", "/token", "/request", "/token"], "{posts:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_provider_may_change_its_keys() -> Result<()> {
     let Some(scene) = Federated::start().await? else { return Ok(()) };
     scene.log_in(&mut Visitor::default()).await?;
     scene.idp.switch(json!({"rotate_keys": true})).await?;
-    ensure!(scene.log_in(&mut Visitor::default()).await? == "carol", "its new key was not fetched");
+    // Not before the provider may be asked for its keys again.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while let Err(error) = scene.log_in(&mut Visitor::default()).await {
+        ensure!(Instant::now() < deadline, "its new key was not fetched: {error:#}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: the numbers of the README, measured on this machine.
 
 mod capacity;
+mod l7;
 mod policy;
 
 use std::path::Path;
@@ -20,6 +21,9 @@ pub(crate) struct Args {
     /// For `capacity`: nanoseconds that the card's driver spends on a packet
     #[arg(long, default_value_t = 30.0, value_name = "NS")]
     driver_ns: f64,
+
+    #[command(flatten)]
+    l7: l7::Args,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -28,6 +32,8 @@ enum What {
     L4,
     /// What those numbers mean for links of 10, 25 and 100 Gbit/s
     Capacity,
+    /// This proxy beside nginx, HAProxy and Envoy: work per second of CPU, memory and latency; also in target/bench/l7.json
+    L7,
     /// Nanoseconds of a decision with one rule and with ten thousand, and of a session cookie; also in
     /// target/bench/policy.json
     Policy,
@@ -38,6 +44,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let json = workspace.target.join("bench/l4.json");
     match args.what {
         What::L4 => l4(&workspace, &json),
+        What::L7 => l7::run(&workspace, &args.l7),
         What::Policy => policy::run(&workspace),
         What::Capacity => capacity::run(&json, args.driver_ns),
     }

@@ -4,6 +4,7 @@ mod bpffs;
 pub(crate) mod idp;
 mod linker;
 mod packages;
+pub(crate) mod peers;
 pub(crate) mod python;
 pub(crate) mod tool;
 mod toolchain;
@@ -81,6 +82,13 @@ pub(crate) fn ensure_fuzzer(workspace: &Workspace) -> Result<PathBuf> {
     let _alone = alone(workspace)?;
     packages::ensure_for_fuzzing()?;
     tool::CARGO_FUZZ.ensure(workspace)
+}
+
+/// Provides the proxies and the load of `cargo xtask bench l7`.
+pub(crate) fn ensure_for_l7_bench(workspace: &Workspace) -> Result<()> {
+    let _alone = alone(workspace)?;
+    packages::ensure_for_l7_bench()?;
+    peers::ensure(workspace)
 }
 
 /// Adds the toolchain's own tools that `cargo xtask ci` calls.

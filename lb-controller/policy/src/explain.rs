@@ -125,6 +125,24 @@ impl RuleSet {
     }
 }
 
+impl RuleSet {
+    /// Every fact that the conditions of these rules name, each once; of rules that are about this request alone. It costs
+    /// what deciding does, however many rules there are.
+    pub fn facts_of(&self, rules: &[Arc<str>], facts: &Facts<'_>) -> Vec<FactExplanation> {
+        let mut named: Vec<FactExplanation> = Vec::new();
+        self.for_each_candidate(&facts.request, &mut |rule| {
+            let condition = rule.about.condition.as_ref().filter(|_| rules.contains(&rule.about.id));
+            for fact in condition.into_iter().flat_map(|source| explain_facts(source, facts)) {
+                if named.iter().all(|known| known.name != fact.name) {
+                    named.push(fact);
+                }
+            }
+        });
+        named.sort_by(|left, right| left.name.cmp(&right.name));
+        named
+    }
+}
+
 impl From<Decision> for Summary {
     fn from(decision: Decision) -> Summary {
         match decision {
@@ -174,15 +192,19 @@ fn explain_condition(
     source: &ConditionSource,
     facts: &Facts<'_>,
 ) -> ConditionExplanation {
+    ConditionExplanation {
+        text: source.text.clone(),
+        truth: condition.evaluate(conditions, facts),
+        facts: explain_facts(source, facts),
+    }
+}
+
+fn explain_facts(source: &ConditionSource, facts: &Facts<'_>) -> Vec<FactExplanation> {
     let explain_fact = |fact: &crate::signal::FactRef| FactExplanation {
         name: fact.to_string(),
         value: fact.read(facts).map(|value| value.to_string()),
     };
-    ConditionExplanation {
-        text: source.text.clone(),
-        truth: condition.evaluate(conditions, facts),
-        facts: source.facts.iter().map(explain_fact).collect(),
-    }
+    source.facts.iter().map(explain_fact).collect()
 }
 
 fn explain_outcome(conditions: &Conditions, rule: &Rule, facts: &Facts<'_>) -> OutcomeExplanation {

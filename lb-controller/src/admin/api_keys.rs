@@ -7,6 +7,7 @@ use axum::extract::State;
 use http::StatusCode;
 
 use super::{AdminState, Answer};
+use crate::audit::Event;
 use crate::identity::{KeyError, NewApiKey};
 use crate::report::{ApiKeyReport, NewSecret};
 
@@ -57,7 +58,7 @@ async fn on_disk<T: Send + 'static>(
     let outcome = tokio::task::spawn_blocking(move || run(&state)).await;
     let outcome = outcome.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     let result = if outcome.is_ok() { "ok" } else { "refused" };
-    tracing::info!(target: "audit", event = "api-key", change, key = about, result, "asked for by an operator");
+    Event { event: "api-key", result, detail: Some(&format!("{change} {about}")), ..Event::default() }.record();
     outcome.map_err(|error| {
         let status = match &error {
             KeyError::NoSuchKey(_) => StatusCode::NOT_FOUND,

@@ -9,6 +9,7 @@ use lb_policy::ThreatLevel;
 use serde::{Deserialize, Serialize};
 
 use super::{AdminState, Answer, failed};
+use crate::audit::Event;
 
 /// A day; who needs longer says so again.
 pub const LONGEST_SECONDS: u64 = 86_400;
@@ -48,7 +49,8 @@ pub(super) async fn set(State(state): State<Arc<AdminState>>, Json(setting): Jso
     let stored =
         tokio::task::spawn_blocking(move || edge.signals.threat().set(level, edge.clock.now(), setting.for_seconds));
     stored.await.map_err(anyhow::Error::from).and_then(|stored| stored).map_err(failed)?;
-    tracing::info!(target: "audit", event = "threat", %level, for_seconds = setting.for_seconds, "set by an operator");
+    let detail = format!("{level} for {} s", setting.for_seconds);
+    Event { event: "threat", result: "set", detail: Some(&detail), ..Event::default() }.record();
     Ok(Json(shown(&state)))
 }
 

@@ -29,7 +29,24 @@ pub struct TrailConfig {
 #[derive(Debug)]
 pub struct Trail {
     sender: SyncSender<Message>,
-    lost: Arc<AtomicU64>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    lost: AtomicU64,
+    waiting: AtomicU64,
+    /// Unix milliseconds of the oldest event that is being written; 0: none is.
+    writing_since_ms: AtomicU64,
+}
+
+/// How far the file is behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Lag {
+    /// Events that are not on disk yet.
+    pub waiting: u64,
+    /// How old the oldest of these is.
+    pub seconds: f64,
 }
 
 /// Events that may wait for the disk. A burst of refused logins must not make a worker wait, nor take all memory.
@@ -71,29 +88,40 @@ impl Trail {
     pub fn open(config: &TrailConfig) -> Result<Trail> {
         let chain = Chain::open(config).with_context(|| format!("the audit trail {}", config.file.display()))?;
         let (sender, receiver) = sync_channel(MOST_WAITING);
-        let lost = Arc::new(AtomicU64::new(0));
-        let counted = lost.clone();
+        let counts = Arc::<Counts>::default();
+        let counted = counts.clone();
         std::thread::Builder::new()
             .name("audit".into())
             .spawn(move || write_all(chain, &receiver, &counted))
             .context("cannot start the thread that writes the audit trail")?;
-        Ok(Trail { sender, lost })
+        Ok(Trail { sender, counts })
     }
 
     pub(super) fn append(&self, event: &impl Serialize) {
         let Ok(json) = serde_json::value::to_raw_value(event) else { return self.lose() };
+        self.counts.waiting.fetch_add(1, Ordering::Relaxed);
         match self.sender.try_send(Message::Event { at: OffsetDateTime::now_utc(), json }) {
             Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.lose(),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.counts.waiting.fetch_sub(1, Ordering::Relaxed);
+                self.lose();
+            }
         }
     }
 
     fn lose(&self) {
-        self.lost.fetch_add(1, Ordering::Relaxed);
+        self.counts.lost.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+        self.counts.lost.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn lag(&self) -> Lag {
+        let since_ms = self.counts.writing_since_ms.load(Ordering::Relaxed);
+        let now_ms = milliseconds(OffsetDateTime::now_utc());
+        let seconds = if since_ms == 0 { 0.0 } else { now_ms.saturating_sub(since_ms) as f64 / 1_000.0 };
+        Lag { waiting: self.counts.waiting.load(Ordering::Relaxed), seconds }
     }
 
     pub(super) fn flush(&self) {
@@ -106,14 +134,18 @@ impl Trail {
 }
 
 /// Whatever has gathered while the disk was busy is written, and synced, together.
-fn write_all(mut chain: Chain, receiver: &Receiver<Message>, lost: &AtomicU64) {
+fn write_all(mut chain: Chain, receiver: &Receiver<Message>, counts: &Counts) {
     while let Ok(first) = receiver.recv() {
-        let mut waiting = Vec::new();
+        let (mut waiting, mut written) = (Vec::new(), 0);
         for message in std::iter::once(first).chain(receiver.try_iter()) {
             match message {
                 Message::Event { at, json } => {
+                    written += 1;
+                    if written == 1 {
+                        counts.writing_since_ms.store(milliseconds(at), Ordering::Relaxed);
+                    }
                     if let Err(error) = chain.append(at, &json)
-                        && lost.fetch_add(1, Ordering::Relaxed) == 0
+                        && counts.lost.fetch_add(1, Ordering::Relaxed) == 0
                     {
                         tracing::error!(%error, "the audit trail cannot be written; events are lost and counted");
                     }
@@ -124,10 +156,16 @@ fn write_all(mut chain: Chain, receiver: &Receiver<Message>, lost: &AtomicU64) {
         if let Err(error) = chain.sync() {
             tracing::error!(%error, "the audit trail cannot be written to disk");
         }
+        counts.writing_since_ms.store(0, Ordering::Relaxed);
+        counts.waiting.fetch_sub(written, Ordering::Relaxed);
         for done in waiting {
             let _ = done.send(());
         }
     }
+}
+
+fn milliseconds(at: OffsetDateTime) -> u64 {
+    u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or_default()
 }
 
 /// The end of the chain, and the file it goes on in.
@@ -216,4 +254,21 @@ fn last_line(file: &mut File) -> Result<Option<Vec<u8>>> {
 /// The lines of a trail's file, for whoever checks it.
 pub(super) fn lines(path: &Path) -> io::Result<impl Iterator<Item = io::Result<Vec<u8>>>> {
     Ok(BufReader::new(File::open(path)?).split(b'\n'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Event;
+    use super::*;
+
+    #[test]
+    fn while_the_disk_takes_nothing_nobody_waits_and_what_finds_no_room_is_counted() {
+        // Nobody takes what is sent.
+        let (sender, _receiver) = sync_channel(2);
+        let trail = Trail { sender, counts: Arc::default() };
+        for _ in 0..5 {
+            trail.append(&Event { event: "verify", result: "ok", ..Event::default() });
+        }
+        assert_eq!((trail.lost(), trail.lag().waiting), (3, 2));
+    }
 }

@@ -5,10 +5,8 @@ use std::time::Duration;
 use clap::Subcommand;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
-use super::output::{print, print_json, table};
+use super::output::{print, print_json, table, time_text};
 use crate::admin::client::{self, AskError};
 use crate::config::parse_duration;
 use crate::failure::{ExitKind, Failure};
@@ -137,22 +135,17 @@ fn show_secret(made: &NewSecret, json: bool) -> anyhow::Result<()> {
 fn show(keys: &[ApiKeyReport]) {
     let mut rows = table(&["key", "user", "name", "groups", "scopes", "made", "ends", "state"]);
     for key in keys {
-        let ends = key.expires_at.map_or_else(|| "never".to_owned(), written);
+        let ends = key.expires_at.map_or_else(|| "never".to_owned(), time_text);
         rows.add_row([
             key.id.clone(),
             key.user.clone(),
             key.name.clone(),
             key.groups.join(" "),
             key.scopes.join(" "),
-            written(key.created_at),
+            time_text(key.created_at),
             ends,
             if key.regenerate_required { "regenerate required" } else { "in use" }.to_owned(),
         ]);
     }
     print("API keys", &rows);
-}
-
-fn written(seconds: u64) -> String {
-    let time = i64::try_from(seconds).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
-    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| seconds.to_string())
 }

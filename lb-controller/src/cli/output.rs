@@ -4,6 +4,8 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 
 use comfy_table::{Table, presets};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// A line on standard output, as `println!` writes it. When nobody reads it any more (`… | head`), the program ends
 /// quietly instead of panicking.
@@ -54,6 +56,12 @@ pub(super) fn paint(paint: Paint, text: &str) -> String {
         Paint::Bad => "31",
     };
     format!("\x1b[{code}m{text}\x1b[0m")
+}
+
+/// A time in Unix seconds as RFC 3339 writes it.
+pub(super) fn time_text(seconds: u64) -> String {
+    let time = i64::try_from(seconds).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| seconds.to_string())
 }
 
 pub(super) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {

@@ -24,6 +24,8 @@ pub struct IdentityProvider {
     /// `None`: a public client, whose only proof is PKCE.
     pub client_secret: Option<Secret>,
     pub client_authentication: Option<ClientAuthentication>,
+    /// Instead of a secret.
+    pub client_key: Option<ClientKeyConfig>,
     pub scopes: Vec<String>,
     pub claims: ClaimNames,
     pub assurance: Assurance,
@@ -40,6 +42,16 @@ pub struct PeerConfig {
     pub timeout: Duration,
     /// How far its clock may be off.
     pub clock_skew: Duration,
+    /// Between two questions for its keys: anybody can name a key that does not exist.
+    pub keys_cooldown: Duration,
+}
+
+impl PeerConfig {
+    #[cfg(test)]
+    pub(crate) fn testing() -> PeerConfig {
+        let seconds = Duration::from_secs;
+        PeerConfig { ca: None, timeout: seconds(5), clock_skew: seconds(5), keys_cooldown: seconds(30) }
+    }
 }
 
 /// Which claims say who somebody is.
@@ -97,7 +109,8 @@ pub enum Freshness {
     /// By `auth_time`.
     #[default]
     AuthTime,
-    /// `amr` lists a method only when it was proved in this very login, while `auth_time` stands still (Auth0).
+    /// `amr` says `mfa`, or a value that counts as a method here, only when it was proved in this very login, while
+    /// `auth_time` stands still (Auth0).
     AmrInTransaction,
     /// The issuer tells no time that can be trusted: a login was when it came back here.
     GatewayClock,
@@ -108,6 +121,16 @@ pub enum Freshness {
 pub enum ClientAuthentication {
     Basic,
     Post,
+}
+
+/// The private key that proves to an issuer that this gateway is the client (`private_key_jwt`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientKeyConfig {
+    pub file: PathBuf,
+    /// What the file held when the configuration was read.
+    pub pem: Secret,
+    /// How the issuer names the key; `None`: it knows one key of this client.
+    pub id: Option<String>,
 }
 
 /// A secret of the configuration. It is never shown.
@@ -155,6 +178,8 @@ pub struct TokenIssuer {
     pub types: Vec<String>,
     pub claims: ClaimNames,
     pub assurance: Assurance,
+    /// DPoP proofs must hold a nonce of this gateway (RFC 9449 §9).
+    pub dpop_nonce: bool,
     /// For tokens that only the issuer can read (RFC 7662); `None`: such are refused.
     pub introspection: Option<IntrospectionClient>,
     pub peer: PeerConfig,

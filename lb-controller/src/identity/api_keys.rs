@@ -78,7 +78,7 @@ pub(crate) enum KeyError {
 }
 
 /// All keys of this host: in memory for every request, on disk for the next start.
-pub(crate) struct ApiKeys {
+pub struct ApiKeys {
     known: RwLock<HashMap<[u8; ID_BYTES], Arc<ApiKey>>>,
     /// Held while a key changes, from reading it to the disk.
     changing: Mutex<()>,
@@ -86,7 +86,8 @@ pub(crate) struct ApiKeys {
 }
 
 impl ApiKeys {
-    pub(crate) fn open(store: Arc<Store>) -> Result<ApiKeys, StoreError> {
+    /// Reads those of earlier starts.
+    pub fn open(store: Arc<Store>) -> Result<ApiKeys, StoreError> {
         let mut known = HashMap::new();
         for (id, record) in store.api_keys()? {
             match serde_json::from_slice::<ApiKey>(&record) {

@@ -14,7 +14,7 @@ use lb_policy::{Level, Method, UnixSeconds};
 use quick_cache::sync::Cache;
 use tokio::runtime::Handle;
 
-use self::dpop::Proof;
+use self::dpop::{Nonces, Proof};
 use super::http::Unavailable;
 use super::jwt::{BadToken, Unverified};
 use super::key_set::NotVerified;
@@ -87,6 +87,12 @@ pub(crate) enum TokenRefused {
     /// The token may be good, the proof that goes with it is not.
     #[error("{0}")]
     Proof(BadToken),
+    /// As a bearer token a stolen one would do (RFC 9449 §7.2).
+    #[error("it is bound to a key: send it with the scheme DPoP and a proof")]
+    BoundToKey,
+    /// The proof must hold this (RFC 9449 §9).
+    #[error("the proof does not hold the nonce that is asked for")]
+    NonceWanted(String),
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }
@@ -123,6 +129,10 @@ impl Issuer {
         &self.config
     }
 
+    pub(super) fn published(&self) -> &Published {
+        &self.published
+    }
+
     /// Counts up when the issuer's keys change.
     fn version(&self) -> u64 {
         self.published.keys.version()
@@ -135,6 +145,7 @@ pub(crate) struct Bearers {
     /// By SHA-256: a dump of the memory shows no token.
     remembered: Cache<[u8; 32], Remembered>,
     proofs_seen: SeenTokens,
+    nonces: Nonces,
     clock: Clock,
 }
 
@@ -149,7 +160,8 @@ struct Remembered {
 
 impl Bearers {
     pub(super) fn new(issuers: Vec<Arc<Issuer>>, clock: Clock) -> Bearers {
-        Bearers { issuers, remembered: Cache::new(MOST_REMEMBERED), proofs_seen: SeenTokens::default(), clock }
+        let (remembered, proofs_seen) = (Cache::new(MOST_REMEMBERED), SeenTokens::default());
+        Bearers { issuers, remembered, proofs_seen, nonces: Nonces::new(), clock }
     }
 
     pub(super) fn issuers(&self) -> &[Arc<Issuer>] {
@@ -164,6 +176,12 @@ impl Bearers {
     /// The issuer of that name.
     pub(crate) fn issuer(&self, name: &str) -> Option<&TokenIssuer> {
         self.issuers.iter().map(|issuer| issuer.config()).find(|config| config.name == name)
+    }
+
+    /// Where people log in at the issuer of that name, as far as it is known.
+    pub(crate) fn authorization_endpoint(&self, name: &str) -> Option<String> {
+        let issuer = self.issuers.iter().find(|issuer| issuer.config.name == name)?;
+        issuer.published.metadata.at_hand()?.authorization_endpoint.clone()
     }
 
     /// Forgets every token: each is verified anew when it comes next.
@@ -238,11 +256,11 @@ impl Bearers {
             (Some(Possession::Key(thumbprint)), Scheme::Dpop) => {
                 let proof =
                     presented.proof.ok_or(TokenRefused::Proof(BadToken::Possession("no single DPoP header")))?;
-                let proof = Proof { proof, presented, thumbprint };
-                proof.check(&self.proofs_seen, self.clock.now()).map_err(TokenRefused::Proof)
+                let wants_nonce = self.issuer(&token.issuer).is_some_and(|issuer| issuer.dpop_nonce);
+                let nonces = wants_nonce.then_some(&self.nonces);
+                Proof { proof, presented, thumbprint, nonces }.check(&self.proofs_seen, self.clock.now())
             }
-            // As a bearer token a stolen one would do (RFC 9449 §7.2).
-            (Some(Possession::Key(_)), Scheme::Bearer) => Err(BadToken::Possession("the scheme DPoP is meant").into()),
+            (Some(Possession::Key(_)), Scheme::Bearer) => Err(TokenRefused::BoundToKey),
             (None, Scheme::Dpop) => Err(BadToken::Possession("the token is bound to no key").into()),
         }
     }

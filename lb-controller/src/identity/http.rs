@@ -2,7 +2,7 @@
 //! followed: whoever could send one could otherwise point this host at its own neighbours.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, header};
@@ -16,6 +16,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use tokio::runtime::Handle;
 
+use super::peer::Peer;
 use crate::config::PeerConfig;
 
 /// Key sets of large providers have some 20 KiB, metadata 10.
@@ -30,14 +31,16 @@ pub(super) struct HttpClient {
     runtime: Handle,
     timeout: Duration,
     places: Arc<tokio::sync::Semaphore>,
+    peer: Arc<Peer>,
 }
 
 /// A whole answer.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     headers: HeaderMap,
     pub(super) body: Bytes,
+    peer: Arc<Peer>,
 }
 
 /// Why there is no answer that can be used. Always the issuer's fault, or the network's: never the user's.
@@ -62,6 +65,20 @@ pub(crate) enum Unavailable {
 }
 
 impl Unavailable {
+    /// For metrics.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Unavailable::TooSlow { .. } => "too_slow",
+            Unavailable::Unreachable { .. } => "unreachable",
+            Unavailable::TooLong { .. } => "too_long",
+            Unavailable::Refused { .. } => "refused",
+            Unavailable::NotJson { .. } => "not_json",
+            Unavailable::Unusable { .. } => "unusable",
+            Unavailable::Busy { .. } => "busy",
+            Unavailable::FailedLately { .. } => "failed_lately",
+        }
+    }
+
     /// What somebody is told who asks again too soon: the reason of then, and that it is one of then.
     pub(super) fn some_time_ago(self, ago_seconds: u64) -> Unavailable {
         match self {
@@ -97,12 +114,25 @@ impl HttpClient {
             .pool_max_idle_per_host(8)
             .build(connector);
         let places = Arc::new(tokio::sync::Semaphore::new(MOST_QUESTIONS_AT_ONCE));
-        Ok(HttpClient { client, runtime, timeout: peer.timeout, places })
+        Ok(HttpClient { client, runtime, timeout: peer.timeout, places, peer: Arc::default() })
+    }
+
+    /// How the issuer does.
+    pub(super) fn peer(&self) -> &Arc<Peer> {
+        &self.peer
     }
 
     pub(super) async fn get(&self, url: &str) -> Result<Answer, Unavailable> {
         let request = Request::get(url).header(header::ACCEPT, "application/json").body(Full::default());
         self.send(url, request).await
+    }
+
+    /// With an access token of the issuer's own.
+    pub(super) async fn get_with_token(&self, url: &str, token: &str) -> Result<Answer, Unavailable> {
+        let request = Request::get(url)
+            .header(header::ACCEPT, "application/json")
+            .header(header::AUTHORIZATION, format!("Bearer {token}"));
+        self.send(url, request.body(Full::default())).await
     }
 
     /// Posts a form; `authorization` goes along when the client proves itself by it.
@@ -125,16 +155,23 @@ impl HttpClient {
         let url = url.to_owned();
         let unreachable = |url: &str, reason: String| Unavailable::Unreachable { url: url.to_owned(), reason };
         let request = request.map_err(|error| unreachable(&url, error.to_string()))?;
-        let Ok(place) = self.places.clone().try_acquire_owned() else { return Err(Unavailable::Busy { url }) };
-        let (client, timeout) = (self.client.clone(), self.timeout);
-        let asked = url.clone();
+        let failed = |unavailable: Unavailable| {
+            self.peer.answered(Some(&unavailable));
+            unavailable
+        };
+        let Ok(place) = self.places.clone().try_acquire_owned() else { return Err(failed(Unavailable::Busy { url })) };
+        let (client, timeout, peer) = (self.client.clone(), self.timeout, self.peer.clone());
+        let (asked, started) = (url.clone(), Instant::now());
         // Not on the worker's own runtime: the pool's connections would end with the worker that opened them.
         let asking = self.runtime.spawn(async move {
             let _place = place;
             let answer = tokio::time::timeout(timeout, ask(&client, &asked, request)).await;
-            answer.unwrap_or(Err(Unavailable::TooSlow { url: asked, within_ms: timeout.as_millis() }))
+            let answer = answer.unwrap_or(Err(Unavailable::TooSlow { url: asked, within_ms: timeout.as_millis() }));
+            answer.map(|(parts, body)| Answer { status: parts.status, headers: parts.headers, body, peer })
         });
-        asking.await.unwrap_or_else(|error| Err(unreachable(&url, error.to_string())))
+        let answer = asking.await.unwrap_or_else(|error| Err(unreachable(&url, error.to_string())));
+        self.peer.took(started.elapsed().as_secs_f64());
+        answer.map_err(failed)
     }
 }
 
@@ -142,13 +179,13 @@ async fn ask(
     client: &Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     url: &str,
     request: Request<Full<Bytes>>,
-) -> Result<Answer, Unavailable> {
+) -> Result<(http::response::Parts, Bytes), Unavailable> {
     let unreachable =
         |error: &dyn std::error::Error| Unavailable::Unreachable { url: url.to_owned(), reason: with_causes(error) };
     let response = client.request(request).await.map_err(|error| unreachable(&error))?;
     let (parts, body) = response.into_parts();
     match Limited::new(body, LONGEST_ANSWER_BYTES).collect().await {
-        Ok(body) => Ok(Answer { status: parts.status, headers: parts.headers, body: body.to_bytes() }),
+        Ok(body) => Ok((parts, body.to_bytes())),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
             Err(Unavailable::TooLong { url: url.to_owned() })
         }
@@ -160,9 +197,18 @@ impl Answer {
     /// The body of a 200 that says it is JSON: a captive portal or an error page is none.
     pub(super) fn json<T: serde::de::DeserializeOwned>(&self, url: &str) -> Result<T, Unavailable> {
         if self.status != StatusCode::OK {
-            return Err(Unavailable::Refused { url: url.to_owned(), status: self.status.as_u16() });
+            return Err(self.failed(Unavailable::Refused { url: url.to_owned(), status: self.status.as_u16() }));
         }
         self.parse(url)
+    }
+
+    /// 400: the issuer answers, and does not take what it was sent.
+    pub(super) fn is_bad_request(&self) -> bool {
+        let is_bad_request = self.status == StatusCode::BAD_REQUEST;
+        if is_bad_request {
+            self.peer.answered(None);
+        }
+        is_bad_request
     }
 
     /// The body, if it says it is JSON and is, whatever the status.
@@ -170,10 +216,20 @@ impl Answer {
         let kind = self.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("no type");
         let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         if essence != "application/json" && !(essence.starts_with("application/") && essence.ends_with("+json")) {
-            return Err(Unavailable::NotJson { url: url.to_owned(), kind: essence.chars().take(64).collect() });
+            let kind = essence.chars().take(64).collect();
+            return Err(self.failed(Unavailable::NotJson { url: url.to_owned(), kind }));
         }
-        serde_json::from_slice(&self.body)
-            .map_err(|error| Unavailable::Unusable { url: url.to_owned(), reason: error.to_string() })
+        let parsed = serde_json::from_slice(&self.body);
+        let unusable =
+            |error: serde_json::Error| Unavailable::Unusable { url: url.to_owned(), reason: error.to_string() };
+        let parsed = parsed.map_err(|error| self.failed(unusable(error)))?;
+        self.peer.answered(None);
+        Ok(parsed)
+    }
+
+    fn failed(&self, unavailable: Unavailable) -> Unavailable {
+        self.peer.answered(Some(&unavailable));
+        unavailable
     }
 }
 

@@ -5,7 +5,7 @@ use lb_policy::{Level, UnixSeconds};
 use super::flow::Flow;
 use super::jwt::{BadToken, Claims};
 use super::login::LoginError;
-use super::verified::{Proof, VerifiedClaims, assurance};
+use super::verified::{Proof, VerifiedClaims, acr_text, assurance};
 use crate::config::{Freshness, IdentityProvider};
 
 /// Kinds of tokens that an ID token is not, by `typ`. ID tokens carry `JWT` or nothing.
@@ -42,10 +42,11 @@ pub(super) fn accept(
     if flow.level.is_some_and(|asked| level.is_none_or(|reached| reached < Level(asked))) {
         return Err(LoginError::Unmet("the login is not as strong as was asked for"));
     }
-    let proved_at = proved_at(provider.freshness, claims, now, skew_seconds)?;
+    let proved_at = proved_at(provider, claims, now)?;
     check_freshness(flow, proved_at, now, skew_seconds)?;
     let level = level.unwrap_or(Level(1));
-    let proof = Proof { provider: provider.name.clone(), level, methods, proved_at, id_token: token };
+    let acr = acr_text(claims, provider.profile.acr_claim());
+    let proof = Proof { provider: provider.name.clone(), level, acr, methods, proved_at, id_token: token };
     Ok(VerifiedClaims::new(claims, &provider.claims, proof)?)
 }
 
@@ -67,12 +68,8 @@ fn check_parties(provider: &IdentityProvider, claims: &Claims) -> Result<(), Bad
 }
 
 /// When the user proved who they are. Never `iat`: a token made now says nothing about a login of yesterday.
-fn proved_at(
-    freshness: Freshness,
-    claims: &Claims,
-    now: UnixSeconds,
-    skew_seconds: u64,
-) -> Result<UnixSeconds, LoginError> {
+fn proved_at(provider: &IdentityProvider, claims: &Claims, now: UnixSeconds) -> Result<UnixSeconds, LoginError> {
+    let skew_seconds = provider.peer.clock_skew.as_secs();
     let by_login = || -> Result<UnixSeconds, LoginError> {
         // `max_age` was sent, so it must be there (Core §2).
         let auth_time = claims.seconds("auth_time")?.ok_or(BadToken::Claim("auth_time"))?;
@@ -81,9 +78,12 @@ fn proved_at(
         }
         Ok(auth_time.min(now))
     };
-    match freshness {
+    // A password alone would be there too after a login that asked for nothing else.
+    let is_known = |value: &&str| provider.assurance.amr.iter().any(|(known, _)| known == value);
+    let shows_proof = || claims.texts("amr").iter().any(|value| *value == "mfa" || is_known(value));
+    match provider.freshness {
         Freshness::GatewayClock => Ok(now),
-        Freshness::AmrInTransaction if !claims.texts("amr").is_empty() => Ok(now),
+        Freshness::AmrInTransaction if shows_proof() => Ok(now),
         Freshness::AmrInTransaction | Freshness::AuthTime => by_login(),
     }
 }
@@ -189,6 +189,7 @@ mod tests {
             ("auth_time a little ahead", Freshness::AuthTime, json!({"auth_time": NOW + 3}), Ok(NOW)),
             ("a method of this login", Freshness::AmrInTransaction, json!({"amr": ["mfa"]}), Ok(NOW)),
             ("no method in this login", Freshness::AmrInTransaction, json!({}), Ok(NOW - 100)),
+            ("a method that means nothing here", Freshness::AmrInTransaction, json!({"amr": ["pwd"]}), Ok(NOW - 100)),
             ("the gateway's own clock", Freshness::GatewayClock, json!({"auth_time": null}), Ok(NOW)),
         ];
         for (name, freshness, changes, expected) in rows {

@@ -148,6 +148,12 @@ impl Claims {
         Claims(map)
     }
 
+    /// These, and more.
+    pub(super) fn with(mut self, more: impl Iterator<Item = (String, Value)>) -> Claims {
+        self.0.extend(more);
+        self
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }

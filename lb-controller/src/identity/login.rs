@@ -7,9 +7,10 @@ use lb_policy::Level;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::client_key::ASSERTION_TYPE;
 use super::flow::{Ask, Flow};
 use super::http::Unavailable;
-use super::jwt::{BadToken, Unverified};
+use super::jwt::{BadToken, Claims, Unverified};
 use super::key_set::{self, NotVerified};
 use super::metadata::Metadata;
 use super::provider::Provider;
@@ -79,6 +80,14 @@ impl AuthorizationResponse {
 #[derive(Deserialize)]
 struct TokenResponse {
     id_token: Option<String>,
+    access_token: Option<String>,
+}
+
+/// What a code was traded for.
+struct Tokens {
+    id_token: String,
+    /// For the user info endpoint; it is not kept.
+    access_token: Option<String>,
 }
 
 /// RFC 6749 §5.2.
@@ -149,12 +158,37 @@ impl Provider {
             return Err(declined(&error));
         }
         let code = response.code.ok_or(LoginError::Declined("neither a code nor an error".to_owned()))?;
-        let token = self.trade(&metadata, flow, code).await?;
-        let unverified = Unverified::read(&token)?;
+        let tokens = self.trade(&metadata, flow, code).await?;
+        let unverified = Unverified::read(&tokens.id_token)?;
         let kind = unverified.kind();
         let (_, claims) = key_set::verify(&self.keys, &self.id_token_algorithms(&metadata), unverified).await?;
         id_token::check_kind(kind.as_deref(), &claims)?;
-        id_token::accept(&self.config, flow, &claims, token, self.clock.now())
+        let claims = self.with_user_info(&metadata, claims, tokens.access_token.as_deref()).await?;
+        id_token::accept(&self.config, flow, &claims, tokens.id_token, self.clock.now())
+    }
+
+    /// Asks the provider for what names the user and their groups, where the ID token leaves it out (OpenID Connect Core
+    /// §5.3). What is there already stays: the answer is not signed.
+    async fn with_user_info(
+        &self,
+        metadata: &Metadata,
+        claims: Claims,
+        access_token: Option<&str>,
+    ) -> Result<Claims, LoginError> {
+        let wanted = [&self.config.claims.user, &self.config.claims.groups];
+        let missing: Vec<&str> = wanted.into_iter().map(|path| outermost(&claims, path)).collect();
+        let missing: Vec<&str> = missing.into_iter().filter(|name| claims.get(name).is_none()).collect();
+        let (false, Some(url), Some(token)) = (missing.is_empty(), &metadata.userinfo_endpoint, access_token) else {
+            return Ok(claims);
+        };
+        let answer = self.http.get_with_token(url, token).await?;
+        let told: serde_json::Map<String, serde_json::Value> = answer.json(url)?;
+        // §5.3.2: or somebody else's claims could be put in place of theirs.
+        if told.get("sub").and_then(serde_json::Value::as_str) != claims.text("sub") {
+            return Err(LoginError::OtherUser);
+        }
+        let added = missing.into_iter().filter_map(|name| Some((name.to_owned(), told.get(name)?.clone())));
+        Ok(claims.with(added))
     }
 
     /// RFC 9207 §2.4: or an attacker's provider could send its code to be traded at an honest one.
@@ -166,7 +200,7 @@ impl Provider {
         }
     }
 
-    async fn trade(&self, metadata: &Metadata, flow: &Flow, code: String) -> Result<String, LoginError> {
+    async fn trade(&self, metadata: &Metadata, flow: &Flow, code: String) -> Result<Tokens, LoginError> {
         let url = metadata.token_endpoint.as_deref().ok_or_else(|| self.lacks("token_endpoint"))?;
         let form = vec![
             ("grant_type", "authorization_code".to_owned()),
@@ -175,12 +209,13 @@ impl Provider {
             ("code_verifier", flow.verifier.clone()),
         ];
         let answer = self.post_as_client(metadata, url, form).await?;
-        if answer.status == http::StatusCode::BAD_REQUEST {
+        if answer.is_bad_request() {
             // The code was used before, has expired, or is another client's.
             return Err(LoginError::Declined(answer.parse::<ErrorResponse>(url)?.text()));
         }
         let tokens: TokenResponse = answer.json(url)?;
-        Ok(tokens.id_token.ok_or(BadToken::Claim("id_token"))?)
+        let id_token = tokens.id_token.ok_or(BadToken::Claim("id_token"))?;
+        Ok(Tokens { id_token, access_token: tokens.access_token })
     }
 
     /// What the metadata offers and this gateway can verify.
@@ -206,6 +241,11 @@ impl Provider {
         if !form.iter().any(|(name, _)| *name == "client_id") {
             form.push(("client_id", client_id.clone()));
         }
+        if let Some(key) = &self.client_key {
+            let audience = if self.config.profile.asserts_to_endpoint() { url } else { &self.config.issuer };
+            form.push(("client_assertion_type", ASSERTION_TYPE.to_owned()));
+            form.push(("client_assertion", key.assertion(client_id, audience, self.clock.now())));
+        }
         if let (Some(secret), true) = (client_secret, in_form) {
             form.push(("client_secret", secret.reveal().to_owned()));
         }
@@ -214,6 +254,14 @@ impl Provider {
 
     pub(super) fn lacks(&self, what: &str) -> Unavailable {
         Unavailable::Unusable { url: self.config.issuer.clone(), reason: format!("its metadata has no {what}") }
+    }
+}
+
+/// The claim that `path` begins with: all of it, or what stands before its first dot.
+fn outermost<'p>(claims: &Claims, path: &'p str) -> &'p str {
+    match path.split_once('.') {
+        Some((outer, _)) if claims.get(path).is_none() && !path.contains("://") => outer,
+        _ => path,
     }
 }
 

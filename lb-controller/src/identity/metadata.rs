@@ -15,6 +15,7 @@ pub(super) struct Metadata {
     pub(super) introspection_endpoint: Option<String>,
     pub(super) pushed_authorization_request_endpoint: Option<String>,
     pub(super) end_session_endpoint: Option<String>,
+    pub(super) userinfo_endpoint: Option<String>,
     #[serde(default)]
     pub(super) require_pushed_authorization_requests: bool,
     #[serde(default)]
@@ -47,6 +48,7 @@ impl Metadata {
             ("introspection_endpoint", &self.introspection_endpoint),
             ("pushed_authorization_request_endpoint", &self.pushed_authorization_request_endpoint),
             ("end_session_endpoint", &self.end_session_endpoint),
+            ("userinfo_endpoint", &self.userinfo_endpoint),
         ];
         let given = optional.iter().filter_map(|(name, url)| Some((*name, url.as_deref()?)));
         for (name, url) in given.chain([("jwks_uri", self.jwks_uri.as_str())]) {

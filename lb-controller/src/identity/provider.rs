@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
+use super::client_key::ClientKey;
 use super::http::HttpClient;
 use super::kept::Kept;
 use super::key_set::KeySet;
 use super::metadata::Metadata;
 use crate::clock::Clock;
 use crate::config::{IdentityProvider, PeerConfig};
+
+/// Between two questions for metadata that nobody waits for.
+const METADATA_PAUSE_SECONDS: u64 = 30;
 
 /// Where an issuer publishes things, and what it published last.
 #[derive(Clone)]
@@ -25,14 +29,14 @@ impl Published {
         let http = Arc::new(HttpClient::new(peer, runtime.clone())?);
         let metadata = {
             let (http, issuer): (_, Arc<str>) = (http.clone(), issuer.into());
-            Kept::new(clock.clone(), runtime.clone(), move || {
+            Kept::new(clock.clone(), runtime.clone(), METADATA_PAUSE_SECONDS, move || {
                 let (http, issuer) = (http.clone(), issuer.clone());
                 async move { Metadata::fetch(&http, &issuer).await }
             })
         };
         let keys = {
             let (http, metadata) = (http.clone(), metadata.clone());
-            Kept::new(clock.clone(), runtime.clone(), move || {
+            Kept::new(clock.clone(), runtime.clone(), peer.keys_cooldown.as_secs(), move || {
                 let (http, metadata) = (http.clone(), metadata.clone());
                 async move { KeySet::fetch(&http, &metadata.get().await?.jwks_uri).await }
             })
@@ -44,6 +48,7 @@ impl Published {
 /// An identity provider of the configuration.
 pub(crate) struct Provider {
     pub(super) config: IdentityProvider,
+    pub(super) client_key: Option<ClientKey>,
     pub(super) clock: Clock,
     pub(super) http: Arc<HttpClient>,
     pub(super) metadata: Arc<Kept<Metadata>>,
@@ -53,7 +58,8 @@ pub(crate) struct Provider {
 impl Provider {
     pub(super) fn new(config: &IdentityProvider, clock: &Clock, runtime: &Handle) -> anyhow::Result<Provider> {
         let Published { http, metadata, keys } = Published::by(&config.issuer, &config.peer, clock, runtime)?;
-        Ok(Provider { config: config.clone(), clock: clock.clone(), http, metadata, keys })
+        let client_key = config.client_key.as_ref().map(ClientKey::read).transpose()?;
+        Ok(Provider { config: config.clone(), client_key, clock: clock.clone(), http, metadata, keys })
     }
 
     pub(crate) fn config(&self) -> &IdentityProvider {

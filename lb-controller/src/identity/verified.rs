@@ -21,6 +21,8 @@ pub(crate) struct VerifiedClaims {
     pub(crate) groups: Vec<String>,
     /// What the provider vouches for; level 1 when it says nothing that means anything here.
     pub(crate) level: Level,
+    /// What the provider said of that, as it said it.
+    pub(crate) acr: Option<String>,
     /// What the user did there, as far as the configuration trusts its words for that.
     pub(crate) methods: Vec<Method>,
     /// When the user proved it.
@@ -40,6 +42,7 @@ struct Verified;
 pub(super) struct Proof {
     pub(super) provider: String,
     pub(super) level: Level,
+    pub(super) acr: Option<String>,
     pub(super) methods: Vec<Method>,
     pub(super) proved_at: UnixSeconds,
     pub(super) id_token: String,
@@ -47,13 +50,14 @@ pub(super) struct Proof {
 
 impl VerifiedClaims {
     pub(super) fn new(claims: &Claims, names: &ClaimNames, proof: Proof) -> Result<VerifiedClaims, BadToken> {
-        let Proof { provider, level, methods, proved_at, id_token } = proof;
+        let Proof { provider, level, acr, methods, proved_at, id_token } = proof;
         Ok(VerifiedClaims {
             subject: claims.required_text("sub")?.to_owned(),
             user: user_name(claims, names)?,
             groups: groups(claims, names, &provider),
             provider,
             level,
+            acr,
             methods,
             proved_at,
             provider_session: claims.text("sid").map(str::to_owned),
@@ -113,6 +117,13 @@ fn at_path<'c>(claims: &'c Claims, path: &str) -> Vec<&'c str> {
         }
         _ => claims.texts(path),
     }
+}
+
+/// The value of the claim that says how strong a login was; of several those that fit a log.
+pub(super) fn acr_text(claims: &Claims, acr_claim: &str) -> Option<String> {
+    let text = claims.texts(acr_claim).join(" ");
+    let end = text.floor_char_boundary(LONGEST_NAME_BYTES);
+    (!text.is_empty()).then(|| text[..end].to_owned())
 }
 
 /// The level that the claim for it vouches for, and the methods that `amr` lists.

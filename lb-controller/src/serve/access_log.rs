@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 
@@ -68,6 +68,11 @@ impl Record {
         self.id
     }
 
+    /// Since the request came.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// The client, once the guard knows it.
     pub fn set_client(&mut self, client: IpAddr) {
         self.client = client;
@@ -91,7 +96,9 @@ impl Record {
             Decision::Challenge(challenge) => ("challenge", challenge.unmet.first().map(|(rule, _)| rule.clone())),
             Decision::Deny(denial) => ("deny", Some(denial.rule.clone())),
         };
-        self.metrics.decision(name);
+        if let Some(route) = &self.route {
+            self.metrics.decision(route, rule.as_ref(), name);
+        }
         self.decision = Some(name);
         self.rule = rule;
     }

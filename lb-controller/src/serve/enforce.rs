@@ -63,27 +63,23 @@ impl Judged<'_> {
                 let now = edge.clock.now();
                 let permit =
                     within.take(|limits| edge.signals.take(limits, self.sender, now)).map_err(|retry_after| {
-                        self.remember(edge, &self.facts(now, &request), record);
-                        step_up.limited(&request, session, retry_after)
+                        let facts = self.facts(now, &request);
+                        self.remember(edge, &facts, record);
+                        self.audit_limited(edge, &request, &facts, &retry_after.rule, record);
+                        step_up.limited(&request, &retry_after)
                     })?;
                 return self.forward(edge, permit, request, record).await;
             }
             (Decision::Challenge(challenge), Some(session)) => {
-                let challenge = step_up.challenge(&self.visit, request, session, challenge).await;
-                edge.metrics.challenge(respond::challenge_shape(&challenge));
-                challenge
+                step_up.challenge(&self.visit, request, session, challenge).await
             }
-            (Decision::Challenge(challenge), None) => {
-                let challenge = step_up.ask_for_work(&request, &challenge);
-                edge.metrics.challenge(respond::challenge_shape(&challenge));
-                challenge
-            }
+            (Decision::Challenge(challenge), None) => step_up.ask_for_work(&request, &challenge),
             (Decision::LogIn, _) => step_up.nobody(&request, self.credential),
             (Decision::Deny(denial), _) => {
                 if let (Some(session), Some(rule)) = (session, &denial.revoked_by) {
                     step_up.end_user(self.visit.config, &request, session, rule).await?;
                 }
-                step_up.deny(&request, session, &denial)
+                step_up.deny(&request)
             }
             (Decision::Revoke(revocation), session) => {
                 if let Some(session) = session {
@@ -106,7 +102,7 @@ impl Judged<'_> {
         record: &mut Record,
     ) -> Result<Response<ResponseBody>, Early> {
         let (config, route, session) = (self.visit.config, self.route, self.who.session);
-        let host = request.host.clone();
+        let (host, proved_for) = (request.host.clone(), self.proved_for(&request));
         let (request, kept) = backend_step_up::keep(config, route, &edge.body_memory, request, session).await?;
         let assertion =
             session.map(|session| edge.step_up.assertion(config, session, self.approved, &request, &route.pool));
@@ -115,6 +111,7 @@ impl Judged<'_> {
         let mut standing = judged.map(|judged| Standing::new(edge, route.max_stream_age, session, Some(judged)));
         let tunnel = standing.take_if(|_| request.upgrade.is_some());
         let mut response = forward::forward(permit, pool, request, assertion, over(tunnel), record).await?;
+        self.audit_forwarded(edge, proved_for.as_ref(), response.status(), record);
         if let (Some(kept), Some(session)) = (kept, session)
             && let Some(requirement) = backend_step_up::asked(&response, &config.step_up.levels)
         {
@@ -122,7 +119,6 @@ impl Judged<'_> {
             let challenge = lb_policy::challenge_for(&facts, backend_step_up::RULE, requirement);
             let challenge = challenge.filter(|_| self.who.proved_for_this_request.is_empty());
             let challenge = edge.step_up.challenge_for_backend(&self.visit, kept, session, challenge).await;
-            edge.metrics.challenge(respond::challenge_shape(&challenge));
             return Ok(challenge.map(ResponseBody::from));
         }
         if response.body().goes_on() {

@@ -4,7 +4,7 @@ use lb_policy::{BodyFacts, NO_PARAMETERS, RouteFacts};
 
 use super::facts::{self, Findings, Who};
 use super::request::Inbound;
-use super::respond::{self, OwnResponse};
+use super::respond::OwnResponse;
 use crate::edge::{Edge, Snapshot};
 use crate::stepup::Session;
 
@@ -31,7 +31,5 @@ pub(super) fn work_due(
         Findings { body: &BodyFacts::default(), parameters: &NO_PARAMETERS, observed: &observed, worked: &worked };
     let route = RouteFacts { is_public: true, labels: &[] };
     let challenge = config.rules.work_due(&facts::gather(now, config, request, who, &findings, route))?;
-    let asked = edge.step_up.ask_for_work(request, &challenge);
-    edge.metrics.challenge(respond::challenge_shape(&asked));
-    Some(asked)
+    Some(edge.step_up.ask_for_work(request, &challenge))
 }

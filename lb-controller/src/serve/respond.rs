@@ -99,15 +99,6 @@ pub fn carry_session(response: &mut Response<ResponseBody>, cookie: HeaderValue)
     }
 }
 
-/// How a challenge was put, for the metrics: browsers are sent to a page, gRPC answers 200 whatever happens.
-pub fn challenge_shape(challenge: &OwnResponse) -> &'static str {
-    match challenge.status() {
-        StatusCode::SEE_OTHER => "browser",
-        StatusCode::OK => "grpc",
-        _ => "api",
-    }
-}
-
 /// What the client is told.
 struct Shape {
     status: StatusCode,

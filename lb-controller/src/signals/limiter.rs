@@ -17,9 +17,11 @@ pub(super) struct Limiter {
 }
 
 /// Come back in so many seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryAfter {
     pub seconds: u64,
+    /// The rule whose limit takes longest.
+    pub rule: Arc<str>,
 }
 
 impl Default for Limiter {
@@ -36,9 +38,9 @@ impl Limiter {
         // Locked in the order of the limits, which is that of their rules and the same in every request.
         let mut locked: Vec<_> =
             cells.iter().map(|(limit, cell)| (*limit, cell.lock().expect("no holder of this lock panics"))).collect();
-        let wait_ms = locked.iter().map(|(limit, paid_at_ms)| wait_ms(limit, **paid_at_ms, now_ms)).max().unwrap_or(0);
-        if wait_ms > 0 {
-            return Err(RetryAfter { seconds: wait_ms.div_ceil(1_000) });
+        let waits = locked.iter().map(|(limit, paid_at_ms)| (wait_ms(limit, **paid_at_ms, now_ms), &limit.rule));
+        if let Some((wait_ms, rule)) = waits.max_by_key(|(wait_ms, _)| *wait_ms).filter(|(wait_ms, _)| *wait_ms > 0) {
+            return Err(RetryAfter { seconds: wait_ms.div_ceil(1_000), rule: rule.clone() });
         }
         for (limit, paid_at_ms) in &mut locked {
             **paid_at_ms = (**paid_at_ms).max(now_ms) + interval_ms(limit);
@@ -83,12 +85,12 @@ mod tests {
     fn so_many_may_come_at_once_and_then_one_by_one() {
         let limiter = Limiter::default();
         let limits = [limit("five-a-minute", 5, 60, CountedBy::User)];
-        let take = |now| limiter.take(&limits, &who(Some("alice"), 1), now);
+        let take = |now| limiter.take(&limits, &who(Some("alice"), 1), now).map_err(|wait| wait.seconds);
         assert!((0..5).all(|_| take(1_000).is_ok()));
-        assert_eq!(take(1_000), Err(RetryAfter { seconds: 12 }));
-        assert_eq!(take(1_011), Err(RetryAfter { seconds: 1 }));
+        assert_eq!(take(1_000), Err(12));
+        assert_eq!(take(1_011), Err(1));
         assert_eq!(take(1_012), Ok(()));
-        assert_eq!(take(1_012), Err(RetryAfter { seconds: 12 }));
+        assert_eq!(take(1_012), Err(12));
         assert!((0..5).all(|_| take(2_000).is_ok()) && take(2_000).is_err());
     }
 
@@ -120,7 +122,7 @@ mod tests {
         assert!(limiter.take(&[wide.clone(), narrow.clone()], &alice, 1_000).is_ok());
         for _ in 0..10 {
             let refused = limiter.take(&[wide.clone(), narrow.clone()], &alice, 1_000);
-            assert_eq!(refused, Err(RetryAfter { seconds: 600 }));
+            assert_eq!(refused, Err(RetryAfter { seconds: 600, rule: "b-narrow".into() }));
         }
         assert!(limiter.take(std::slice::from_ref(&wide), &alice, 1_000).is_ok(), "ten refusals cost it nothing");
         assert!(limiter.take(&[wide], &alice, 1_000).is_err());

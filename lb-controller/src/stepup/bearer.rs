@@ -41,7 +41,7 @@ impl Credential {
 impl StepUp {
     /// Who sends the request. A credential in `Authorization` is meant by whoever put it there: a cookie beside it does
     /// not count.
-    pub(crate) async fn credential(&self, visit: &Visit<'_>, keys: &ApiKeys, request: &mut Inbound) -> Credential {
+    pub async fn credential(&self, visit: &Visit<'_>, keys: &ApiKeys, request: &mut Inbound) -> Credential {
         let bearers = visit.identities.bearers();
         let presented = only_value(&request.headers, header::AUTHORIZATION.as_str()).and_then(credentials);
         match presented {
@@ -89,6 +89,7 @@ impl StepUp {
     }
 
     fn key_refused(&self, request: &Inbound, refused: KeyRefused) -> OwnResponse {
+        self.counters.token_refused("api_key");
         self.event("api-key", &refused.to_string(), request, None).record();
         let (problem, title, detail) = match refused {
             KeyRefused::RegenerateRequired => {
@@ -106,6 +107,7 @@ impl StepUp {
         let (error, why) = match refused {
             TokenRefused::Unavailable(unavailable) => {
                 tracing::warn!(%unavailable, "a token cannot be verified");
+                self.counters.token_refused("idp_unavailable");
                 let rejection = Rejection {
                     status: StatusCode::SERVICE_UNAVAILABLE,
                     problem: "idp_unavailable",
@@ -116,15 +118,29 @@ impl StepUp {
             }
             TokenRefused::Invalid(bad) => ("invalid_token", bad.to_string()),
             TokenRefused::Proof(bad) => ("invalid_dpop_proof", bad.to_string()),
+            TokenRefused::BoundToKey => ("invalid_token", refused.to_string()),
+            TokenRefused::NonceWanted(_) => ("use_dpop_nonce", refused.to_string()),
         };
-        self.event("token", error, request, None).record();
+        let scheme = if *refused == TokenRefused::BoundToKey { Scheme::Dpop } else { scheme };
+        self.counters.token_refused(error);
+        // Asking for a nonce is part of a good client's way.
+        if !matches!(refused, TokenRefused::NonceWanted(_)) {
+            self.event("token", error, request, None).record();
+        }
         let rejection = Rejection {
             status: StatusCode::UNAUTHORIZED,
             problem: error,
             title: say::token_invalid(),
             detail: say::token_invalid_about(&why),
         };
-        with_challenge(rejection.answer(request), challenge(scheme, &[("error", error), ("error_description", &why)]))
+        let text = challenge(scheme, &[("error", error), ("error_description", &why)]);
+        let mut answer = with_challenge(rejection.answer(request), text);
+        if let TokenRefused::NonceWanted(nonce) = refused
+            && let Ok(nonce) = HeaderValue::try_from(nonce)
+        {
+            answer.headers_mut().insert("dpop-nonce", nonce);
+        }
+        answer
     }
 
     /// The route wants scopes that the credential does not have. A cookie's session has none, and needs none.
@@ -138,7 +154,8 @@ impl StepUp {
         if wanted.iter().all(|scope| scopes.contains(scope)) {
             return Ok(());
         }
-        self.event("token", "insufficient_scope", request, None).record();
+        self.counters.token_refused("insufficient_scope");
+        self.event_of("token", "insufficient_scope", request, session).record();
         let wanted = wanted.join(" ");
         let rejection = Rejection {
             status: StatusCode::FORBIDDEN,
@@ -160,7 +177,7 @@ impl StepUp {
     ) -> OwnResponse {
         let better = better_token(visit.identities.bearers(), session, challenge);
         let result = if better.is_some() { "issued" } else { "impossible" };
-        self.audit_asked(visit, request, (session, challenge), result, None);
+        self.audit_asked(visit, request, (session, challenge), (result, None, None));
         let Some(better) = better else {
             return Rejection {
                 status: StatusCode::FORBIDDEN,
@@ -225,7 +242,10 @@ fn better_token(bearers: &Bearers, session: &Session, challenge: &Challenge) -> 
     }
     let max_age = requirements().filter_map(|requirement| requirement.max_age_seconds).min();
     let header = match issuer.profile {
-        Profile::Entra => insufficient_claims(*scheme, &acr_values),
+        Profile::Entra => {
+            let endpoint = bearers.authorization_endpoint(&issuer.name).unwrap_or_default();
+            insufficient_claims(*scheme, &acr_values, &endpoint)
+        }
         _ => insufficient_authentication(*scheme, &acr_values, max_age),
     };
     Some(Better { header, acr_values, max_age })
@@ -247,12 +267,18 @@ fn insufficient_authentication(scheme: Scheme, acr_values: &[String], max_age: O
     challenge(scheme, &parameters)
 }
 
-/// The claims challenge of Microsoft Entra.
-fn insufficient_claims(scheme: Scheme, contexts: &[String]) -> String {
+/// The claims challenge of Microsoft Entra: https://learn.microsoft.com/entra/identity-platform/claims-challenge
+fn insufficient_claims(scheme: Scheme, contexts: &[String], authorization_endpoint: &str) -> String {
     use base64::Engine as _;
     let claims = json!({"access_token": {"acrs": {"essential": true, "value": contexts.first()}}}).to_string();
     let claims = base64::engine::general_purpose::STANDARD.encode(claims);
-    challenge(scheme, &[("error", "insufficient_claims"), ("claims", &claims)])
+    let parameters = [
+        ("realm", ""),
+        ("authorization_uri", authorization_endpoint),
+        ("error", "insufficient_claims"),
+        ("claims", &claims),
+    ];
+    challenge(scheme, &parameters)
 }
 
 /// A value of `WWW-Authenticate` (RFC 9110 §11.6.1). Quotes and backslashes never get into one of ours.

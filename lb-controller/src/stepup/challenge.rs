@@ -6,13 +6,14 @@ use serde_json::json;
 
 use super::body::{self, BodyError};
 use super::client_kind::ClientKind;
+use super::counters::TOKEN;
 use super::grpc;
 use super::pages::{self, Rejection, see_other, with_cookie};
 use super::parking::{Parked, Room};
-use super::random_id::{RandomId, random_bytes};
+use super::random_id::{RandomId, hex, random_bytes};
 use super::session::Session;
 use super::shown;
-use super::terms::{Terms, describe, describe_had, is_per_action, with_terms};
+use super::terms::{Terms, had, is_per_action, required, with_terms};
 use super::transaction::{BoundRequest, Onward, TRIES, TRIPS, Transaction, hash_secret, sha256};
 use super::{StepUp, Visit, cookies, csrf};
 use crate::audit::Event;
@@ -57,10 +58,12 @@ impl StepUp {
             ClientKind::Grpc => with_terms(grpc::step_up(&terms, Some(&format!("/.lb/challenge/{id}"))), &terms),
             ClientKind::Api | ClientKind::Preflight => api_challenge(&id, &challenge, &terms, lifetime_seconds),
         };
+        let body_sha256 = bound.body_sha256;
         let transaction = Transaction {
             login: session.login,
             user: session.user().to_owned(),
             secret_hash: hash_secret(&secret),
+            opened_at: now,
             expires_at: now + lifetime_seconds,
             request: bound,
             shown: challenge.shown.clone(),
@@ -76,7 +79,8 @@ impl StepUp {
         let Some(evicted) = self.transactions.open(id, transaction, now) else {
             return too_many_transactions(&request);
         };
-        self.audit_challenge(visit, &request, session, &challenge, Some(&id));
+        self.counters.prompted(session.user_key());
+        self.audit_asked(visit, &request, (session, &challenge), ("issued", Some(&id), body_sha256));
         let answer = with_cookie(answer, cookies::set_transaction(&id, &secret, lifetime_seconds));
         clear_stale_cookies(answer, &request.headers, &evicted)
     }
@@ -93,8 +97,7 @@ impl StepUp {
         if let Some(challenge) = challenge {
             return self.challenge(visit, request, session, challenge).await;
         }
-        let tag = self.tags.tag(session.user());
-        self.event("challenge", "unmet", &request, Some(&tag)).record();
+        self.event_of("challenge", "unmet", &request, Some(session)).record();
         let (title, detail) = (say::step_up_unmet(), say::step_up_unmet_about());
         Rejection { status: StatusCode::FORBIDDEN, problem: "step-up-unmet", title, detail }.answer(&request)
     }
@@ -107,7 +110,7 @@ impl StepUp {
         session: &Session,
         challenge: &Challenge,
     ) -> OwnResponse {
-        self.audit_challenge(visit, request, session, challenge, None);
+        self.audit_asked(visit, request, (session, challenge), ("impossible", None, None));
         let (title, detail) = (say::step_up_impossible(), say::step_up_impossible_about());
         Rejection { status: StatusCode::FORBIDDEN, problem: "step-up-impossible", title, detail }.answer(request)
     }
@@ -163,39 +166,28 @@ impl StepUp {
         self.parking.reserve(session.login, session.user(), bytes)
     }
 
-    /// Without a transaction it was impossible.
-    fn audit_challenge(
-        &self,
-        visit: &Visit<'_>,
-        request: &Inbound,
-        session: &Session,
-        challenge: &Challenge,
-        transaction: Option<&RandomId>,
-    ) {
-        let result = if transaction.is_some() { "issued" } else { "impossible" };
-        self.audit_asked(visit, request, (session, challenge), result, transaction);
-    }
-
+    /// `outcome`: `issued` or `impossible`, the transaction, and the hash of the body that a proof will be for.
     pub(super) fn audit_asked(
         &self,
         visit: &Visit<'_>,
         request: &Inbound,
         (session, challenge): (&Session, &Challenge),
-        result: &str,
-        transaction: Option<&RandomId>,
+        (result, transaction, body_sha256): (&str, Option<&RandomId>, Option<[u8; 32]>),
     ) {
-        let tag = self.tags.tag(session.user());
+        if result == "issued" {
+            let asked_first = challenge.methods().first().filter(|_| transaction.is_some());
+            self.counters.issued(asked_first.map_or(TOKEN, |method| method.name()), ClientKind::of(request).name());
+        }
         let rules: Vec<&str> = challenge.unmet.iter().map(|(rule, _)| &**rule).collect();
-        let required: Vec<_> = challenge.unmet.iter().map(|(_, requirement)| describe(requirement)).collect();
-        let had = describe_had(session, &visit.config.step_up.levels, self.clock.now());
         let transaction = transaction.map(RandomId::to_string);
         Event {
             rule: Some(&rules.join(",")),
-            required: Some(&required.join("; ")),
             facts: shown::in_words(english(), &challenge.shown).as_deref(),
-            had: Some(&had),
+            required: required(challenge),
+            had: Some(had(session, &visit.config.step_up.levels, self.clock.now())),
             transaction: transaction.as_deref(),
-            ..self.event("challenge", result, request, Some(&tag))
+            body_sha256: body_sha256.map(|hash| hex(&hash)),
+            ..self.event_of("challenge", result, request, Some(session))
         }
         .record();
     }

@@ -59,10 +59,14 @@ impl StepUp {
         let purpose = answer.method.name();
         let account_key = answer.account.as_ref().map_or_else(|| user_name.to_owned(), |account| account.id.key());
         let device = answer.device.map(|device| *device.id.bytes());
-        self.throttle
-            .charge(purpose, &buckets, self.clock.now())
-            .map_err(|wait| NotProved::Throttled { wait_seconds: wait.seconds })?;
+        self.throttle.charge(purpose, &buckets, self.clock.now()).map_err(|wait| {
+            self.counters.rate_limited(wait.bucket, "");
+            NotProved::Throttled { wait_seconds: wait.seconds }
+        })?;
+        let method = answer.method;
         let outcome = self.verify(config, answer).await;
+        let (result, reason) = outcome.as_ref().err().map_or(("ok", String::new()), NotProved::labels);
+        self.counters.verified(method, result, reason);
         match &outcome {
             Ok(_) => self.throttle.succeeded(purpose, &buckets),
             Err(not_proved) if not_proved.is_unchecked() => {
@@ -127,6 +131,17 @@ impl NotProved {
             NotProved::Throttled { .. } => false,
             NotProved::Refused(failure) => failure.is_unchecked(),
         }
+    }
+
+    /// For metrics: whether it was checked, and why it proves nothing. What is not of a fixed list stays out.
+    fn labels(&self) -> (&'static str, String) {
+        let result = if self.is_unchecked() { "unchecked" } else { "refused" };
+        let reason = match self {
+            NotProved::Refused(Failure::Store(_)) => "store".to_owned(),
+            NotProved::Refused(Failure::Unavailable(_)) => "unavailable".to_owned(),
+            other => other.result(),
+        };
+        (result, reason)
     }
 
     /// For the audit trail.

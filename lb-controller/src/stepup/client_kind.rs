@@ -17,6 +17,16 @@ pub(super) enum ClientKind {
 }
 
 impl ClientKind {
+    /// For metrics.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            ClientKind::Browser => "browser",
+            ClientKind::Api => "api",
+            ClientKind::Grpc => "grpc",
+            ClientKind::Preflight => "preflight",
+        }
+    }
+
     pub(super) fn of(request: &Inbound) -> ClientKind {
         let headers = &request.headers;
         if starts_with(headers, header::CONTENT_TYPE.as_str(), "application/grpc") {

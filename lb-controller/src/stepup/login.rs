@@ -1,5 +1,7 @@
 //! Logging in and out.
 
+use std::borrow::Cow;
+
 use http::{HeaderValue, Method as HttpMethod, StatusCode, header};
 use lb_common::Source;
 use lb_policy::Method;
@@ -17,6 +19,7 @@ use super::session::Session;
 use super::{StepUp, Visit, factor};
 use crate::audit::Event;
 use crate::config::Config;
+use crate::serve::facts::only_value;
 use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
 use crate::texts::{Message, say};
@@ -103,7 +106,6 @@ impl StepUp {
             device: device.as_ref(),
         };
         let outcome = self.check(visit.config, &request, answer).await;
-        self.audit_login(&request, user_name, outcome.as_ref().err());
         let proof = match outcome {
             Ok(proof) => proof,
             Err(not_proved) => return self.login_refused(visit, &request, user_name, &not_proved),
@@ -116,6 +118,8 @@ impl StepUp {
             }
         }
         let session = Session::begin(proof, &account, &visit.config.step_up, self.clock.now());
+        let event = self.event_of("login", "ok", &request, Some(&session));
+        Event { factor: Some(Method::Password.name()), ..event }.record();
         let response = match ClientKind::of(&request) {
             ClientKind::Browser => see_other(&self.return_path(&request)),
             _ => pages::json(StatusCode::OK, &self.describe(visit.config, &session)),
@@ -132,6 +136,9 @@ impl StepUp {
         user_name: &str,
         not_proved: &NotProved,
     ) -> OwnResponse {
+        let (result, tag) = (not_proved.result(), self.tags.tag(user_name));
+        let event = self.event("login", &result, request, Some(&tag));
+        Event { factor: Some(Method::Password.name()), ..event }.record();
         if let Some(unchecked) = not_proved.unchecked_answer(request) {
             return unchecked;
         }
@@ -154,8 +161,7 @@ impl StepUp {
             if let Err(unavailable) = self.end_login(&request, session).await {
                 return unavailable;
             }
-            let tag = self.tags.tag(session.user());
-            self.event("logout", "ok", &request, Some(&tag)).record();
+            self.event_of("logout", "ok", &request, Some(session)).record();
         }
         let response = match ClientKind::of(&request) {
             ClientKind::Browser => {
@@ -224,13 +230,6 @@ impl StepUp {
         })
     }
 
-    fn audit_login(&self, request: &Inbound, user_name: &str, not_proved: Option<&NotProved>) {
-        let result = not_proved.map_or_else(|| "ok".to_owned(), NotProved::result);
-        let tag = self.tags.tag(user_name);
-        let event = self.event("login", &result, request, Some(&tag));
-        Event { factor: Some(Method::Password.name()), ..event }.record();
-    }
-
     /// An audit event about `request`, to be filled in.
     pub(super) fn event<'a>(
         &self,
@@ -242,8 +241,9 @@ impl StepUp {
         Event {
             event,
             result,
-            user: user_tag,
+            user: user_tag.map(Cow::Borrowed),
             request_id: request.id.map(|id| id.to_string()),
+            trace: only_value(&request.headers, "traceparent").and_then(trace_id),
             source: Some(Source::of(request.client.address)),
             host: Some(&request.host),
             request_method: Some(request.method.as_str()),
@@ -251,6 +251,28 @@ impl StepUp {
             ..Event::default()
         }
     }
+
+    /// The same, with whose session it is.
+    pub(crate) fn event_of<'a>(
+        &self,
+        event: &'static str,
+        result: &'a str,
+        request: &'a Inbound,
+        session: Option<&Session>,
+    ) -> Event<'a> {
+        Event {
+            user: session.map(|session| self.tags.tag(session.user()).into()),
+            session: session.filter(|session| session.is_by_cookie()).map(|session| self.tags.tag_of_login(session)),
+            ..self.event(event, result, request, None)
+        }
+    }
+}
+
+/// The trace that a request is part of (W3C Trace Context §3.2): `00-<32 digits>-<16 digits>-<2 digits>`.
+fn trace_id(traceparent: &str) -> Option<&str> {
+    let mut parts = traceparent.split('-');
+    let (_, id) = (parts.next()?, parts.next()?);
+    (id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))).then_some(id)
 }
 
 fn login_form(

@@ -30,9 +30,8 @@ impl StepUp {
         let lifetime_seconds = config.step_up.session_lifetime.as_secs();
         let done = self.disk.run(move || revocations.end_user(&ended, now, lifetime_seconds)).await;
         let is_done = matches!(done, Ok(Ok(())));
-        let tag = self.tags.tag(session.user());
         let result = if is_done { "ended" } else { "unavailable" };
-        Event { rule: Some(rule), ..self.event("revoke", result, request, Some(&tag)) }.record();
+        Event { rule: Some(rule), ..self.event_of("revoke", result, request, Some(session)) }.record();
         if is_done { Ok(()) } else { Err(store_unavailable(request)) }
     }
 
@@ -51,9 +50,8 @@ impl StepUp {
             }
             None => true,
         };
-        let tag = session.map(|session| self.tags.tag(session.user()));
         let result = if is_recorded { "stale" } else { "unavailable" };
-        Event { rule: Some(rule), ..self.event("api-key", result, request, tag.as_deref()) }.record();
+        Event { rule: Some(rule), ..self.event_of("api-key", result, request, session) }.record();
         if !is_recorded {
             return store_unavailable(request);
         }
@@ -67,9 +65,8 @@ impl StepUp {
     }
 
     /// A limit of a rule has no room now (429, RFC 6585 §4).
-    pub fn limited(&self, request: &Inbound, session: Option<&Session>, retry_after: RetryAfter) -> OwnResponse {
-        let tag = session.map(|session| self.tags.tag(session.user()));
-        self.event("limit", "limited", request, tag.as_deref()).record();
+    pub fn limited(&self, request: &Inbound, retry_after: &RetryAfter) -> OwnResponse {
+        self.counters.rate_limited("rule", &retry_after.rule);
         let rejection = Rejection {
             status: StatusCode::TOO_MANY_REQUESTS,
             problem: "rate-limited",

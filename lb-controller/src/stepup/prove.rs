@@ -203,6 +203,7 @@ impl StepUp {
             _ => self.api_proved(visit.config, &raised, &view),
         };
         if finished {
+            self.counters.completed(proof.proved().method, self.clock.now().saturating_sub(view.opened_at));
             visit.joint.finished(visit.config, &request.client);
             answer = with_cookie(answer, self.stepped_up_device(request, session));
         }
@@ -282,12 +283,11 @@ impl StepUp {
         not_proved: Option<&NotProved>,
     ) {
         let result = not_proved.map_or_else(|| "ok".to_owned(), NotProved::result);
-        let tag = self.tags.tag(session.user());
         let transaction = id.to_string();
         Event {
             factor: Some(method.name()),
             transaction: Some(&transaction),
-            ..self.event("verify", &result, request, Some(&tag))
+            ..self.event_of("verify", &result, request, Some(session))
         }
         .record();
     }

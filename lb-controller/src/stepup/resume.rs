@@ -205,13 +205,13 @@ impl StepUp {
         outcome: Result<&Transaction, &Refused>,
     ) {
         let result = outcome.map_or_else(|refused| refused.name(), |_| "ok");
-        let tag = self.tags.tag(session.user());
+        self.counters.resumed(result);
         let transaction = id.to_string();
         let facts = outcome.ok().and_then(|transaction| shown::in_words(english(), &transaction.shown));
         Event {
             transaction: Some(&transaction),
             facts: facts.as_deref(),
-            ..self.event("resume", result, request, Some(&tag))
+            ..self.event_of("resume", result, request, Some(session))
         }
         .record();
     }

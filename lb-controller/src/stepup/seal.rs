@@ -4,7 +4,7 @@
 //! so text sealed for one cookie, virtual host or key opens as no other.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
 use arc_swap::ArcSwap;
@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use super::private_file;
 use super::random_id::{hex, random_bytes};
+use crate::report::SealingKey;
 
 /// What a sealed text is for; one never opens as another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +60,8 @@ impl Purpose {
 pub(super) struct Sealer {
     file: PathBuf,
     keys: ArcSwap<Vec<Key>>,
+    /// Changes come one at a time.
+    changing: Mutex<()>,
 }
 
 const VERSION: &str = "v1";
@@ -75,7 +78,7 @@ impl Sealer {
             })?,
             None => Vec::new(),
         };
-        let sealer = Sealer { file, keys: ArcSwap::from_pointee(keys) };
+        let sealer = Sealer { file, keys: ArcSwap::from_pointee(keys), changing: Mutex::default() };
         sealer.rotate_if_due(now)?;
         Ok(sealer)
     }
@@ -83,12 +86,49 @@ impl Sealer {
     /// Puts a new key first once the current one has done its time. Texts sealed before stay readable for one more
     /// key lifetime, longer than any session lives.
     pub(super) fn rotate_if_due(&self, now: UnixSeconds) -> Result<()> {
+        let is_due = |current: &Key| now >= current.saved.made_at + KEY_LIFETIME_SECONDS;
+        if self.keys.load().first().is_none_or(is_due) { self.rotate(now) } else { Ok(()) }
+    }
+
+    /// Puts a new key first, as if it were due.
+    pub(super) fn rotate(&self, now: UnixSeconds) -> Result<()> {
+        self.change(|keys| {
+            keys.truncate(1);
+            keys.insert(0, SavedKey::new(now));
+        })
+    }
+
+    /// Takes a key away for good, with a new one in its place if it was the one that seals. `false`: it is not there.
+    pub(super) fn revoke(&self, id: &str, now: UnixSeconds) -> Result<bool> {
+        let mut is_there = false;
+        self.change(|keys| {
+            let seals = keys.first().is_some_and(|key| key.kid == id);
+            let before = keys.len();
+            keys.retain(|key| key.kid != id);
+            is_there = keys.len() < before;
+            if seals {
+                keys.insert(0, SavedKey::new(now));
+            }
+        })?;
+        Ok(is_there)
+    }
+
+    /// The keys without their secrets, the one that seals first.
+    pub(super) fn list(&self) -> Vec<SealingKey> {
         let keys = self.keys.load();
-        if keys.first().is_some_and(|current| now < current.saved.made_at + KEY_LIFETIME_SECONDS) {
-            return Ok(());
-        }
-        let saved: Vec<SavedKey> =
-            std::iter::once(SavedKey::new(now)).chain(keys.first().map(|key| key.saved.clone())).collect();
+        let shown = |(index, key): (usize, &Key)| SealingKey {
+            id: key.saved.kid.clone(),
+            made_at: key.saved.made_at,
+            seals: index == 0,
+        };
+        keys.iter().enumerate().map(shown).collect()
+    }
+
+    /// Changes the keys on disk, then those in use: after a crash in between the newer ones hold.
+    fn change(&self, change: impl FnOnce(&mut Vec<SavedKey>)) -> Result<()> {
+        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut saved: Vec<SavedKey> = self.keys.load().iter().map(|key| key.saved.clone()).collect();
+        change(&mut saved);
         private_file::replace(&self.file, &serde_json::to_vec(&saved)?)?;
         self.keys.store(Arc::new(saved.into_iter().map(Key::new).collect::<Result<_>>()?));
         Ok(())
@@ -219,6 +259,25 @@ mod tests {
         assert!(reopened(KEY_LIFETIME_SECONDS).open_sealed(Purpose::Session, "h", &text).is_some(), "after both");
         let twice = reopened(2 * KEY_LIFETIME_SECONDS);
         assert!(twice.open_sealed(Purpose::Session, "h", &text).is_none(), "after two rotations");
+    }
+
+    #[test]
+    fn a_key_that_is_revoked_opens_nothing_even_after_a_restart_and_others_open_on() {
+        let (directory, sealer) = sealer();
+        let old = sealer.seal(Purpose::Session, "h", b"alice");
+        sealer.rotate(10).unwrap();
+        let new = sealer.seal(Purpose::Session, "h", b"alice");
+        let ids: Vec<String> = sealer.list().into_iter().map(|key| key.id).collect();
+        assert!(!sealer.revoke("00000000", 20).unwrap());
+        assert!(sealer.revoke(&ids[1], 20).unwrap());
+        for sealer in [&sealer, &Sealer::open(directory.path(), 20).unwrap()] {
+            assert!(sealer.open_sealed(Purpose::Session, "h", &old).is_none());
+            assert!(sealer.open_sealed(Purpose::Session, "h", &new).is_some());
+        }
+        assert!(sealer.revoke(&ids[0], 30).unwrap());
+        assert!(sealer.open_sealed(Purpose::Session, "h", &new).is_none());
+        let newest = sealer.seal(Purpose::Session, "h", b"alice");
+        assert!(sealer.open_sealed(Purpose::Session, "h", &newest).is_some());
     }
 
     #[test]

@@ -100,12 +100,11 @@ impl StepUp {
     }
 
     fn audit_sending(&self, asked: Asked<'_>, method: Method, result: &str) {
-        let tag = self.tags.tag(asked.session.user());
         let transaction = asked.id.to_string();
         Event {
             factor: Some(method.name()),
             transaction: Some(&transaction),
-            ..self.event("send", result, asked.request, Some(&tag))
+            ..self.event_of("send", result, asked.request, Some(asked.session))
         }
         .record();
     }

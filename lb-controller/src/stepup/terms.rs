@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, header};
-use lb_policy::{Level, Levels, Method, ProvedFactor, Requirement, UnixSeconds};
+use lb_policy::{Challenge, Level, Levels, Method, ProvedFactor, Requirement, UnixSeconds};
 
 use super::session::Session;
+use crate::audit::{FactorHad, Had, Required};
 use crate::serve::respond::OwnResponse;
 
 /// What is asked for, in the words of RFC 9470 §3.
@@ -59,24 +60,23 @@ pub(super) fn is_per_action(requirement: &Requirement) -> bool {
     requirement.per_action || requirement.max_age_seconds == Some(0)
 }
 
-/// For the audit trail, such as `level 2, totp, within 300 s`.
-pub(super) fn describe(requirement: &Requirement) -> String {
-    let mut parts = Vec::new();
-    parts.extend(requirement.level.map(|level| format!("level {}", level.0)));
-    let methods: Vec<_> = requirement.methods.iter().map(|method| method.name()).collect();
-    if !methods.is_empty() {
-        parts.push(methods.join(" or "));
-    }
-    parts.extend(requirement.max_age_seconds.map(|seconds| format!("within {seconds} s")));
-    if requirement.per_action {
-        parts.push("for this action".to_owned());
-    }
-    parts.join(", ")
+/// For the audit trail.
+pub(super) fn required(challenge: &Challenge) -> Vec<Required<'_>> {
+    let unmet = challenge.unmet.iter();
+    unmet
+        .map(|(rule, requirement)| Required {
+            rule,
+            level: requirement.level.map(|level| level.0),
+            max_age_seconds: requirement.max_age_seconds,
+            methods: requirement.methods.iter().map(|method| method.name()).collect(),
+            per_action: requirement.per_action,
+        })
+        .collect()
 }
 
-/// For the audit trail, such as `level 1: password 20 s`.
-pub(super) fn describe_had(session: &Session, levels: &Levels, now: UnixSeconds) -> String {
-    let age = |factor: &ProvedFactor| format!("{} {} s", factor.method, factor.age_seconds(now).unwrap_or(0));
-    let factors: Vec<_> = session.factors().iter().map(age).collect();
-    format!("level {}: {}", session.level(levels, now).0, factors.join(", "))
+/// For the audit trail.
+pub(super) fn had(session: &Session, levels: &Levels, now: UnixSeconds) -> Had {
+    let factor =
+        |factor: &ProvedFactor| FactorHad { method: factor.method.name(), age_seconds: factor.age_seconds(now) };
+    Had { level: session.level(levels, now).0, factors: session.factors().iter().map(factor).collect() }
 }

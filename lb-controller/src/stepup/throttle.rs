@@ -34,6 +34,8 @@ pub(super) enum Bucket<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wait {
     pub(super) seconds: u64,
+    /// What counted that takes longest; see [`Bucket::name`].
+    pub(super) bucket: &'static str,
 }
 
 type Key = [u8; 16];
@@ -67,6 +69,15 @@ impl Bucket<'_> {
         Schedule { free, longest_wait_seconds, forget_after_seconds }
     }
 
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Bucket::AccountFromSource(..) => "account_from_source",
+            Bucket::Source(_) => "source",
+            Bucket::Account(_) => "account",
+            Bucket::AccountFromDevice(..) => "account_from_device",
+        }
+    }
+
     /// Fixed in size however long the account name that a stranger sent.
     fn key(self, purpose: &str) -> Key {
         let (kind, account, place) = match self {
@@ -87,9 +98,11 @@ impl Throttle {
     pub(super) fn charge(&self, purpose: &str, buckets: &[Bucket<'_>], now: UnixSeconds) -> Result<(), Wait> {
         let mut records = self.records.lock().expect("no holder of this lock panics");
         let keyed: Vec<_> = buckets.iter().map(|bucket| (bucket.key(purpose), bucket.schedule())).collect();
-        let longest = keyed.iter().filter_map(|(key, schedule)| schedule.wait(records.get(key)?, now)).max();
-        if let Some(seconds) = longest {
-            return Err(Wait { seconds });
+        let waits = keyed.iter().zip(buckets).filter_map(|((key, schedule), bucket)| {
+            Some(Wait { seconds: schedule.wait(records.get(key)?, now)?, bucket: bucket.name() })
+        });
+        if let Some(longest) = waits.max_by_key(|wait| wait.seconds) {
+            return Err(longest);
         }
         for (key, schedule) in keyed {
             if records.len() >= LIMIT && !records.contains_key(&key) {
@@ -179,7 +192,7 @@ mod tests {
         for (failures_before, wait) in [0, 0, 1, 2, 4, 8, 16, 32, 60, 60].into_iter().enumerate() {
             if wait > 0 {
                 let refused = throttle.charge("password", &buckets, now);
-                assert_eq!(refused, Err(Wait { seconds: wait }), "after {failures_before} failures");
+                assert_eq!(refused.map_err(|wait| wait.seconds), Err(wait), "after {failures_before} failures");
                 assert!(throttle.charge("password", &buckets, now + wait - 1).is_err());
             }
             now += wait;

@@ -9,6 +9,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use lb_policy::{Method, ProvedFactor, Requirement, ShownFact, UnixSeconds};
 
 use super::cookies::MOST_TRANSACTIONS;
+use super::counters::ByMethod;
 use super::factor::approval::Approval;
 use super::parking::Parked;
 use super::random_id::{RandomId, random_bytes};
@@ -20,6 +21,7 @@ pub(super) struct Transaction {
     pub(super) user: String,
     /// Of the value in the transaction's cookie: whoever has only the URL has nothing.
     pub(super) secret_hash: [u8; 32],
+    pub(super) opened_at: UnixSeconds,
     pub(super) expires_at: UnixSeconds,
     pub(super) request: BoundRequest,
     /// What people are shown of it.
@@ -67,6 +69,7 @@ pub(super) struct View {
     pub(super) request: BoundRequest,
     pub(super) shown: Vec<ShownFact>,
     pub(super) secret_hash: [u8; 32],
+    pub(super) opened_at: UnixSeconds,
     pub(super) expires_at: UnixSeconds,
     pub(super) nonce: [u8; 32],
     pub(super) unmet: Vec<(Arc<str>, Requirement)>,
@@ -161,6 +164,8 @@ pub(super) struct Claim<'a> {
 #[derive(Default)]
 pub(super) struct Transactions {
     open: Mutex<HashMap<RandomId, Transaction>>,
+    /// Those that ended with something still to be proved.
+    abandoned: ByMethod,
 }
 
 /// With the longest targets that the guard lets through, some 100 MiB. Each needs a login, so this is far away.
@@ -176,10 +181,10 @@ impl Transactions {
     /// room at all.
     pub(super) fn open(&self, id: RandomId, transaction: Transaction, now: UnixSeconds) -> Option<Vec<RandomId>> {
         let mut open = self.lock();
-        let mut evicted = evict(&mut open, MOST_TRANSACTIONS, |other| other.login == transaction.login);
-        evicted.extend(evict(&mut open, MOST_PER_USER, |other| other.user == transaction.user));
+        let mut evicted = self.evict(&mut open, MOST_TRANSACTIONS, |other| other.login == transaction.login);
+        evicted.extend(self.evict(&mut open, MOST_PER_USER, |other| other.user == transaction.user));
         if open.len() >= MOST {
-            open.retain(|_, other| other.expires_at > now);
+            self.keep(&mut open, |other| other.expires_at > now);
         }
         if open.len() >= MOST {
             return None;
@@ -259,34 +264,56 @@ impl Transactions {
 
     /// Forgets those whose time is over, and everything parked with them.
     pub(super) fn sweep(&self, now: UnixSeconds) {
-        self.lock().retain(|_, transaction| transaction.expires_at > now);
+        self.keep(&mut self.lock(), |transaction| transaction.expires_at > now);
     }
 
     /// Forgets everything of a login that ended.
     pub(super) fn forget_login(&self, login: &RandomId) {
-        self.lock().retain(|_, transaction| transaction.login != *login);
+        self.keep(&mut self.lock(), |transaction| transaction.login != *login);
+    }
+
+    /// Counts what ends unfinished.
+    pub(super) fn abandoned(&self) -> ByMethod {
+        self.abandoned.clone()
+    }
+
+    fn keep(&self, open: &mut HashMap<RandomId, Transaction>, is_kept: impl Fn(&Transaction) -> bool) {
+        open.retain(|_, transaction| {
+            let is_kept = is_kept(transaction);
+            if !is_kept {
+                self.count_if_abandoned(transaction);
+            }
+            is_kept
+        });
+    }
+
+    /// Removes the oldest of those that are alike, so that with one more there are `most`.
+    fn evict(
+        &self,
+        open: &mut HashMap<RandomId, Transaction>,
+        most: usize,
+        is_alike: impl Fn(&Transaction) -> bool,
+    ) -> Vec<RandomId> {
+        let alike = open.iter().filter(|(_, other)| is_alike(other));
+        let mut alike: Vec<_> = alike.map(|(id, other)| (other.expires_at, *id)).collect();
+        alike.sort_by_key(|(expires_at, _)| *expires_at);
+        let surplus = (alike.len() + 1).saturating_sub(most);
+        let evicted: Vec<_> = alike.into_iter().take(surplus).map(|(_, id)| id).collect();
+        for transaction in evicted.iter().filter_map(|id| open.remove(id)) {
+            self.count_if_abandoned(&transaction);
+        }
+        evicted
+    }
+
+    fn count_if_abandoned(&self, transaction: &Transaction) {
+        if let Some(method) = transaction.missing().first() {
+            self.abandoned.get_or_create(&[("method", method.name())]).inc();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<RandomId, Transaction>> {
         self.open.lock().expect("no holder of this lock panics")
     }
-}
-
-/// Removes the oldest of those that are alike, so that with one more there are `most`.
-fn evict(
-    open: &mut HashMap<RandomId, Transaction>,
-    most: usize,
-    is_alike: impl Fn(&Transaction) -> bool,
-) -> Vec<RandomId> {
-    let alike = open.iter().filter(|(_, other)| is_alike(other));
-    let mut alike: Vec<_> = alike.map(|(id, other)| (other.expires_at, *id)).collect();
-    alike.sort_by_key(|(expires_at, _)| *expires_at);
-    let surplus = (alike.len() + 1).saturating_sub(most);
-    let evicted: Vec<_> = alike.into_iter().take(surplus).map(|(_, id)| id).collect();
-    for id in &evicted {
-        open.remove(id);
-    }
-    evicted
 }
 
 fn claimed<'t>(
@@ -344,6 +371,7 @@ impl Transaction {
             request: self.request.clone(),
             shown: self.shown.clone(),
             secret_hash: self.secret_hash,
+            opened_at: self.opened_at,
             expires_at: self.expires_at,
             nonce: self.nonce,
             unmet: self.unmet.clone(),
@@ -373,6 +401,7 @@ mod tests {
             login,
             user: login.to_string(),
             secret_hash: hash_secret(SECRET),
+            opened_at: 0,
             expires_at,
             request: BoundRequest {
                 method: http::Method::POST,

@@ -7,6 +7,7 @@ use aws_lc_rs::hmac;
 
 use super::private_file;
 use super::random_id::{hex, random_bytes};
+use super::session::Session;
 
 pub(super) struct UserTags(hmac::Key);
 
@@ -28,6 +29,11 @@ impl UserTags {
 
     pub(super) fn tag(&self, user: &str) -> String {
         hex(&hmac::sign(&self.0, user.as_bytes()).as_ref()[..8])
+    }
+
+    /// Of the login that a session came of. No user's name holds the NUL that stands before it.
+    pub(super) fn tag_of_login(&self, session: &Session) -> String {
+        hex(&hmac::sign(&self.0, &[b"\0login", &session.login_id()[..]].concat()).as_ref()[..8])
     }
 }
 

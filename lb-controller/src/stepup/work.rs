@@ -19,7 +19,7 @@ use super::grpc;
 use super::login::with_www_authenticate;
 use super::pages::{self, DonePage, Forms, Frame, Rejection, WorkPage, html, see_other, with_cookie, with_retry_after};
 use super::seal::Purpose;
-use super::terms::describe;
+use super::terms::required;
 use super::throttle::Bucket;
 use super::{StepUp, Visit};
 use crate::audit::Event;
@@ -213,10 +213,10 @@ impl StepUp {
 
     fn audit_asked_for_work(&self, request: &Inbound, challenge: &Challenge) {
         let rules: Vec<&str> = challenge.unmet.iter().map(|(rule, _)| &**rule).collect();
-        let required: Vec<_> = challenge.unmet.iter().map(|(_, requirement)| describe(requirement)).collect();
+        self.counters.issued(Method::ProofOfWork.name(), ClientKind::of(request).name());
         Event {
             rule: Some(&rules.join(",")),
-            required: Some(&required.join("; ")),
+            required: required(challenge),
             ..self.event("challenge", "issued", request, None)
         }
         .record();

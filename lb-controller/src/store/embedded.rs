@@ -10,6 +10,7 @@ mod tokens;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub use enrolments::Change;
 use lb_policy::UnixSeconds;
@@ -19,6 +20,14 @@ use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, T
 #[derive(Debug)]
 pub struct Store {
     database: Database,
+    health: Health,
+}
+
+/// How the store does, for metrics.
+#[derive(Debug, Default)]
+struct Health {
+    last_failed: AtomicBool,
+    failures: AtomicU64,
 }
 
 /// Sessions that ended early: everything under `id` (a session, a login, or a whole user) issued up to `ended_at`.
@@ -61,9 +70,28 @@ impl Store {
             DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: display() },
             other => open_error(other.into()),
         })?;
-        let store = Store { database };
+        let store = Store { database, health: Health::default() };
         store.make_tables().map_err(open_error)?;
         Ok(store)
+    }
+
+    /// Whether the last read or write did what it should.
+    pub fn is_up(&self) -> bool {
+        !self.health.last_failed.load(Ordering::Relaxed)
+    }
+
+    /// Reads and writes that failed so far.
+    pub fn failures(&self) -> u64 {
+        self.health.failures.load(Ordering::Relaxed)
+    }
+
+    /// The outcome of a read or write, remembered.
+    fn told<T>(&self, outcome: Result<T, redb::Error>) -> Result<T, StoreError> {
+        self.health.last_failed.store(outcome.is_err(), Ordering::Relaxed);
+        if outcome.is_err() {
+            self.health.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(outcome?)
     }
 
     /// Accepts the code of `step` for `user`, unless that step or a later one was accepted before (RFC 6238 §5.2). Of any
@@ -83,7 +111,7 @@ impl Store {
             transaction.commit()?;
             Ok(accepted)
         };
-        Ok(write()?)
+        self.told(write())
     }
 
     /// Remembers that sessions ended early; the entries `superseded` by it are dropped.
@@ -100,7 +128,7 @@ impl Store {
             transaction.commit()?;
             Ok(())
         };
-        Ok(write()?)
+        self.told(write())
     }
 
     /// Forgets what no longer matters.
@@ -112,7 +140,7 @@ impl Store {
             transaction.commit()?;
             Ok(())
         };
-        Ok(write()?)
+        self.told(write())
     }
 
     /// Everything revoked that still matters.
@@ -128,7 +156,7 @@ impl Store {
             all.retain(|revoked| revoked.until > now);
             Ok(all)
         };
-        Ok(read()?)
+        self.told(read())
     }
 
     fn make_tables(&self) -> Result<(), redb::Error> {

@@ -25,12 +25,20 @@ const PROGRAMS: &[Program] = &[
     Program { name: "ethtool", package: "ethtool", needed_for: Purpose::Test },
     // The demo's commands ask it for the code of the moment.
     Program { name: "oathtool", package: "oathtool", needed_for: Purpose::Demo },
-    // Reads the captures that the tests have written.
     // Signs as developers do.
     Program { name: "ssh-keygen", package: "openssh-client", needed_for: Purpose::Test },
+    // Reads the captures that the tests have written.
     Program { name: "tcpdump", package: "tcpdump", needed_for: Purpose::Test },
     Program { name: "chromium", package: "chromium", needed_for: Purpose::Test },
     Program { name: "chromedriver", package: "chromium-driver", needed_for: Purpose::Test },
+];
+
+/// Load, and what it is measured with.
+const FOR_L7_BENCH: &[Program] = &[
+    Program { name: "wrk", package: "wrk", needed_for: Purpose::Build },
+    Program { name: "h2load", package: "nghttp2-client", needed_for: Purpose::Build },
+    Program { name: "openssl", package: "openssl", needed_for: Purpose::Build },
+    Program { name: "taskset", package: "util-linux", needed_for: Purpose::Build },
 ];
 
 /// libFuzzer is written in C++.
@@ -44,6 +52,16 @@ pub(super) fn ensure(purpose: Purpose) -> Result<()> {
 pub(super) fn ensure_for_fuzzing() -> Result<()> {
     ensure(Purpose::Build)?;
     provide(FOR_FUZZING, Purpose::Build)
+}
+
+pub(super) fn ensure_for_l7_bench() -> Result<()> {
+    ensure(Purpose::Build)?;
+    provide(FOR_L7_BENCH, Purpose::Build)
+}
+
+/// Packages without a program to look for.
+pub(super) fn ensure_libraries(packages: &[&str]) -> Result<()> {
+    install_missing(&["libraries"], packages, "some seconds")
 }
 
 /// Python that can make environments, which Debian packages apart and under no program's name.
@@ -97,7 +115,7 @@ fn install(packages: &[&str], by_hand: &str) -> Result<()> {
     Ok(())
 }
 
-fn apt_get() -> Command {
+pub(super) fn apt_get() -> Command {
     let mut apt_get = Command::new("apt-get");
     apt_get.env("DEBIAN_FRONTEND", "noninteractive").arg("-qq");
     apt_get

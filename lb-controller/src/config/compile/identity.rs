@@ -8,13 +8,14 @@ use lb_policy::{Level, Method};
 use super::super::section::{Complaint, Names, Problems, Section};
 use super::super::tree::Node;
 use super::super::{
-    Assurance, ClaimNames, ClientAuthentication, Freshness, IdentityProvider, PeerConfig, Profile, Secret,
-    is_https_url, values,
+    Assurance, ClaimNames, ClientAuthentication, ClientKeyConfig, Freshness, IdentityProvider, PeerConfig, Profile,
+    Secret, is_https_url, values,
 };
 use super::path_in;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_CLOCK_SKEW: Duration = Duration::from_secs(5);
+const DEFAULT_KEYS_COOLDOWN: Duration = Duration::from_secs(30);
 /// The login page shows each, and each is asked for its metadata.
 const MOST_PROVIDERS: usize = 16;
 
@@ -45,10 +46,12 @@ fn provider(node: &Node, names: &mut Names, folder: &Path, problems: &Problems) 
     let client_id = section.required_value("client_id", text);
     let client_secret = client_secret(&section, folder);
     let client_authentication = section.value("client_authentication", client_authentication);
+    let client_key = client_key(&section, folder);
     let provider = IdentityProvider {
         label: section.value("label", text).or_else(|| name.clone()).unwrap_or_default(),
         client_secret: None,
         client_authentication,
+        client_key,
         scopes: scopes(&section),
         claims: claim_names(&section, profile),
         assurance: assurance(&section, profile),
@@ -84,6 +87,31 @@ pub(super) fn client_secret(section: &Section<'_>, folder: &Path) -> Option<Opti
         (false, Some((_, secret))) => secret.map(Some),
         (false, None) => Some(None),
     }
+}
+
+/// Whether it is a key that can be used is found out where it is used.
+fn client_key(section: &Section<'_>, folder: &Path) -> Option<ClientKeyConfig> {
+    const LONGEST_BYTES: u64 = 16 * 1024;
+    let id = section.value("client_key_id", text);
+    let node = section.get("client_key_file")?;
+    if section.has("client_secret") || section.has("client_secret_file") {
+        section.problems.report(&node.place, "the client has a secret as well: it proves itself by one of the two");
+    }
+    let (file, pem) = node.read(section.problems, |text| {
+        let path = path_in(folder, text)?;
+        let unreadable = |error: std::io::Error| {
+            Complaint::new(
+                format!("{} cannot be read: {error}", path.display()),
+                "put the client's private key into it",
+            )
+        };
+        if std::fs::metadata(&path).map_err(unreadable)?.len() > LONGEST_BYTES {
+            return Err("a private key in PEM is shorter than 16 KiB".into());
+        }
+        let pem = std::fs::read_to_string(&path).map_err(unreadable)?;
+        Ok((path, Secret::new(pem)))
+    })?;
+    Some(ClientKeyConfig { file, pem, id })
 }
 
 fn secret_text(text: &str) -> Result<Secret, Complaint> {
@@ -155,6 +183,9 @@ pub(super) fn peer(section: &Section<'_>, folder: &Path) -> PeerConfig {
         clock_skew: section
             .value("clock_skew", values::duration(seconds(0)..=seconds(300)))
             .unwrap_or(DEFAULT_CLOCK_SKEW),
+        keys_cooldown: section
+            .value("keys_cooldown", values::duration(seconds(1)..=seconds(3600)))
+            .unwrap_or(DEFAULT_KEYS_COOLDOWN),
     }
 }
 

@@ -49,7 +49,7 @@ fn issuer(node: &Node, names: &mut Names, folder: &Path, problems: &Problems) ->
     }
     let mut types = section.values("types", |text| known("type", &text.to_ascii_lowercase(), &TYPES));
     if !section.has("types") {
-        types = vec!["at+jwt".to_owned()];
+        types = profile.access_token_types().map(str::to_owned).collect();
     }
     let issuer = TokenIssuer {
         audiences: section.values("audiences", text),
@@ -57,6 +57,7 @@ fn issuer(node: &Node, names: &mut Names, folder: &Path, problems: &Problems) ->
         types,
         claims: claim_names(&section, profile),
         assurance: assurance(&section, profile),
+        dpop_nonce: section.value("dpop_nonce", values::boolean).unwrap_or(false),
         introspection: introspection(&section, folder),
         peer: peer(&section, folder),
         profile,

@@ -16,7 +16,14 @@ struct Habits {
     freshness: Freshness,
     acr: &'static [(&'static str, Level)],
     amr: &'static [(&'static str, Method)],
+    /// What `typ` of its access tokens says, in lower case; `jwt` is also what those have that say nothing.
+    access_token_types: &'static [&'static str],
 }
+
+/// RFC 9068 §2.1.
+const MARKED: &[&str] = &["at+jwt"];
+/// For issuers whose access tokens are marked only if somebody switches that on.
+const MARKED_OR_NOT: &[&str] = &["at+jwt", "jwt"];
 
 /// Values of RFC 8176 that mean one of our methods and nothing weaker.
 const RFC_8176: &[(&str, Method)] = &[
@@ -37,6 +44,7 @@ const HABITS: &[Habits] = &[
         freshness: Freshness::AuthTime,
         acr: &[],
         amr: &[],
+        access_token_types: MARKED,
     },
     // Levels of authentication are numbers unless the realm maps them ("ACR to LoA Mapping").
     Habits {
@@ -48,6 +56,7 @@ const HABITS: &[Habits] = &[
         freshness: Freshness::AuthTime,
         acr: &[("1", Level(1)), ("2", Level(2)), ("3", Level(3))],
         amr: &[],
+        access_token_types: MARKED_OR_NOT,
     },
     // A second factor moves neither `auth_time` nor the session: it is in `amr` of the login that asked for it.
     Habits {
@@ -59,6 +68,7 @@ const HABITS: &[Habits] = &[
         freshness: Freshness::AmrInTransaction,
         acr: &[("http://schemas.openid.net/pape/policies/2007/06/multi-factor", Level(2))],
         amr: &[],
+        access_token_types: MARKED_OR_NOT,
     },
     // "Authentication contexts" c1 to c99, whose meaning each tenant defines.
     Habits {
@@ -70,6 +80,7 @@ const HABITS: &[Habits] = &[
         freshness: Freshness::AuthTime,
         acr: &[],
         amr: &[],
+        access_token_types: MARKED_OR_NOT,
     },
     Habits {
         profile: Profile::Okta,
@@ -85,6 +96,7 @@ const HABITS: &[Habits] = &[
             ("phrh", Level(3)),
         ],
         amr: RFC_8176,
+        access_token_types: MARKED_OR_NOT,
     },
 ];
 
@@ -120,6 +132,15 @@ impl Profile {
     /// The claim that says how strong a login was.
     pub fn acr_claim(self) -> &'static str {
         self.habits().acr_claim
+    }
+
+    pub fn access_token_types(self) -> impl Iterator<Item = &'static str> {
+        self.habits().access_token_types.iter().copied()
+    }
+
+    /// Whether what proves who the client is must be for the very URL that it is sent to, and not for the issuer.
+    pub fn asserts_to_endpoint(self) -> bool {
+        self == Profile::Okta
     }
 
     /// It knows no `acr_values`: the wish goes into the `claims` parameter alone.

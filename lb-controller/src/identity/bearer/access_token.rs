@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use lb_policy::Level;
 
 use super::{Issuer, Possession, TokenRefused, VerifiedToken};
-use crate::config::TokenIssuer;
+use crate::config::{Profile, TokenIssuer};
 use crate::identity::jwt::{self, BadToken, Claims, Unverified};
 use crate::identity::key_set;
 use crate::identity::verified::{assurance, groups, user_name};
@@ -51,10 +51,13 @@ pub(super) fn accept(config: &TokenIssuer, claims: &Claims, now: u64) -> Result<
     }
     let skew_seconds = config.peer.clock_skew.as_secs();
     let expires_at = claims.check_times(now, skew_seconds)?;
-    let has_user = has_user(claims);
+    let has_user = has_user(config.profile, claims);
     let user = match has_user {
         true => user_name(claims, &config.claims)?,
-        false => claims.text("client_id").or(claims.text("azp")).or(claims.text("sub")).unwrap_or_default().to_owned(),
+        false => {
+            let names = ["client_id", "azp", "cid", "sub"];
+            names.into_iter().find_map(|name| claims.text(name)).unwrap_or_default().to_owned()
+        }
     };
     if user.is_empty() {
         return Err(BadToken::Claim("sub"));
@@ -80,11 +83,26 @@ pub(super) fn accept(config: &TokenIssuer, claims: &Claims, now: u64) -> Result<
 
 /// Whether a person stands behind it: a token that a client got for itself names that client as its subject (RFC 9068
 /// §2.2), or says so in its issuer's own way.
-fn has_user(claims: &Claims) -> bool {
+fn has_user(profile: Profile, claims: &Claims) -> bool {
     let Some(subject) = claims.text("sub") else { return false };
     let is_client = |name| claims.text(name) == Some(subject);
     let says_so = claims.text("idtyp") == Some("app") || claims.text("gty") == Some("client-credentials");
-    !is_client("client_id") && !is_client("azp") && !says_so && !subject.ends_with("@clients")
+    let is_program = match profile {
+        // A client has a user of its own there.
+        Profile::Keycloak => {
+            let name = claims.text("preferred_username").unwrap_or_default();
+            name.strip_prefix("service-account-").is_some_and(|client| {
+                ["azp", "client_id"]
+                    .iter()
+                    .any(|claim| claims.text(claim).is_some_and(|own| own.eq_ignore_ascii_case(client)))
+            })
+        }
+        // People consent to scopes; what is granted to a program itself are roles, and `idtyp` is an optional claim.
+        Profile::Entra => claims.get("scp").is_none(),
+        Profile::Generic | Profile::Auth0 | Profile::Okta => false,
+    };
+    let names_client = ["client_id", "azp", "cid"].into_iter().any(is_client) || subject.ends_with("@clients");
+    !is_program && !names_client && !says_so
 }
 
 /// `scope` (RFC 9068 §2.2.3), or `scp` of Okta and Entra.

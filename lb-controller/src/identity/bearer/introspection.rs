@@ -18,6 +18,10 @@ pub(super) async fn ask(issuer: &Issuer, token: &str) -> Result<VerifiedToken, T
     let form = encode(&[("token", token.to_owned()), ("token_type_hint", "access_token".to_owned())]);
     let authorization = basic(&client.client_id, client.client_secret.reveal());
     let answer = issuer.published.http.post(url, form, Some(&authorization)).await?;
+    // It has no form that this issuer's tokens have. The client chose it, so it says nothing of the issuer.
+    if answer.is_bad_request() {
+        return Err(BadToken::Inactive.into());
+    }
     let answer: Map<String, Value> = answer.json(url)?;
     accept(issuer, answer)
 }

@@ -4,7 +4,7 @@ use http::StatusCode;
 use lb_policy::Method;
 
 use super::{Errand, Trip, clear_trips, idp_unavailable, no_such_provider, transaction_of};
-use crate::audit::Event;
+use crate::audit::{Event, Vouched};
 use crate::identity::{AuthorizationResponse, LoginError, VerifiedClaims};
 use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
@@ -12,6 +12,7 @@ use crate::stepup::account::Account;
 use crate::stepup::device::Device;
 use crate::stepup::factor::idp;
 use crate::stepup::pages::{Rejection, see_other, with_cookie};
+use crate::stepup::random_id::RandomId;
 use crate::stepup::session::Session;
 use crate::stepup::{StepUp, Visit};
 use crate::texts::{Message, say};
@@ -61,7 +62,6 @@ impl StepUp {
         to: &str,
     ) -> OwnResponse {
         let account = Account { id: idp::account(&claims), built_in: None };
-        self.audit_provider("login", "ok", request, Some(&claims));
         if let Some(old) = old {
             // Whoever planted the old session must not go on in it beside the user.
             if let Err(unavailable) = self.end_login(request, old).await {
@@ -70,6 +70,7 @@ impl StepUp {
         }
         let now = self.clock.now();
         let session = Session::begin(idp::proved(&claims), &account, &visit.config.step_up, now).federated(&claims);
+        self.audit_provider("login", request, &session, &claims, None);
         self.keep_for_logout(&session, &claims).await;
         let device = Device::of_user(&self.sealer, &request.headers, &request.host, session.user())
             .unwrap_or_else(|| Device::new(session.user()));
@@ -90,7 +91,7 @@ impl StepUp {
         if idp::account(&claims) != *session.account() {
             return self.came_back_without(request, Some(session), &LoginError::OtherUser, errand);
         }
-        self.audit_provider("verify", "ok", request, Some(&claims));
+        self.audit_provider("verify", request, session, &claims, Some(&id));
         self.accept(visit, request, session, &id, idp::proved(&claims)).await
     }
 
@@ -111,13 +112,13 @@ impl StepUp {
             LoginError::Unavailable(_) => "unavailable",
         };
         tracing::warn!(%error, "a login at an identity provider came to nothing");
-        let tag = session.map(|session| self.tags.tag(session.user()));
+        self.counters.verified(Method::IdentityProvider, "refused", result.to_owned());
         let name = if steps_up { "verify" } else { "login" };
         let transaction = transaction_of(errand).map(|id| id.to_string());
         Event {
             factor: Some(Method::IdentityProvider.name()),
             transaction: transaction.as_deref(),
-            ..self.event(name, result, request, tag.as_deref())
+            ..self.event_of(name, result, request, session)
         }
         .record();
         match error {
@@ -132,10 +133,24 @@ impl StepUp {
         }
     }
 
-    fn audit_provider(&self, event: &'static str, result: &str, request: &Inbound, claims: Option<&VerifiedClaims>) {
-        let tag = claims.map(|claims| self.tags.tag(&claims.user));
-        let event = self.event(event, result, request, tag.as_deref());
-        Event { factor: Some(Method::IdentityProvider.name()), ..event }.record();
+    /// A login there that is good.
+    fn audit_provider(
+        &self,
+        event: &'static str,
+        request: &Inbound,
+        session: &Session,
+        claims: &VerifiedClaims,
+        transaction: Option<&RandomId>,
+    ) {
+        self.counters.verified(Method::IdentityProvider, "ok", String::new());
+        let transaction = transaction.map(RandomId::to_string);
+        Event {
+            factor: Some(Method::IdentityProvider.name()),
+            provider: Some(Vouched { name: &claims.provider, acr: claims.acr.as_deref(), auth_time: claims.proved_at }),
+            transaction: transaction.as_deref(),
+            ..self.event_of(event, "ok", request, Some(session))
+        }
+        .record();
     }
 }
 

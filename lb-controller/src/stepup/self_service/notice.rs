@@ -58,8 +58,7 @@ impl StepUp {
         result: &str,
         method: Option<Method>,
     ) {
-        let tag = self.tags.tag(session.user());
-        Event { factor: method.map(Method::name), ..self.event(event, result, request, Some(&tag)) }.record();
+        Event { factor: method.map(Method::name), ..self.event_of(event, result, request, Some(session)) }.record();
     }
 }
 

@@ -89,7 +89,7 @@ impl StepUp {
 
     fn audit_operator(&self, account: &AccountId, result: &str, method: Option<Method>) {
         let tag = self.tags.tag(&account.name);
-        Event { event: "factor", result, user: Some(&tag), factor: method.map(Method::name), ..Event::default() }
+        Event { event: "factor", result, user: Some(tag.into()), factor: method.map(Method::name), ..Event::default() }
             .record();
     }
 }

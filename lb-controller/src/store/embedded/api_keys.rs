@@ -21,7 +21,7 @@ impl Store {
             }
             Ok(all)
         };
-        Ok(read()?)
+        self.told(read())
     }
 
     /// Writes one record over what was there. Blocks on the disk.
@@ -32,7 +32,7 @@ impl Store {
             transaction.commit()?;
             Ok(())
         };
-        Ok(write()?)
+        self.told(write())
     }
 
     /// Blocks on the disk.
@@ -43,6 +43,6 @@ impl Store {
             transaction.commit()?;
             Ok(())
         };
-        Ok(write()?)
+        self.told(write())
     }
 }

@@ -29,7 +29,7 @@ impl Store {
             }
             Ok(all)
         };
-        Ok(read()?)
+        self.told(read())
     }
 
     /// Adds one, unless the account has `most` already. Blocks on the disk.
@@ -47,7 +47,7 @@ impl Store {
             transaction.commit()?;
             Ok(added)
         };
-        Ok(write()?)
+        self.told(write())
     }
 
     /// Lets `decide` change one record while nobody else can: of any number of callers each sees what the one before it
@@ -76,6 +76,6 @@ impl Store {
             transaction.commit()?;
             Ok(outcome)
         };
-        Ok(write()?)
+        self.told(write())
     }
 }

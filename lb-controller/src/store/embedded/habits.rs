@@ -17,7 +17,7 @@ impl Store {
             };
             Ok(table.iter()?.map(row).collect::<Result<_, redb::StorageError>>()?)
         };
-        Ok(read()?)
+        self.told(read())
     }
 
     /// Replaces these records, and drops those of the accounts in `forgotten`. Blocks on the disk.
@@ -36,6 +36,6 @@ impl Store {
             transaction.commit()?;
             Ok(())
         };
-        Ok(write()?)
+        self.told(write())
     }
 }

@@ -17,7 +17,7 @@ impl Store {
             transaction.commit()?;
             Ok(())
         };
-        Ok(write()?)
+        self.told(write())
     }
 
     /// Blocks on the disk.
@@ -31,6 +31,6 @@ impl Store {
             transaction.commit()?;
             Ok(taken)
         };
-        Ok(write()?)
+        self.told(write())
     }
 }

@@ -27,7 +27,7 @@ impl Store {
             transaction.commit()?;
             Ok(())
         };
-        Ok(write()?)
+        self.told(write())
     }
 
     /// Uses a token up. Of any number of callers with one token, one is told `true`. Blocks on the disk.
@@ -49,7 +49,7 @@ impl Store {
             transaction.commit()?;
             Ok(taken)
         };
-        Ok(write()?)
+        self.told(write())
     }
 }
 

@@ -1,0 +1,90 @@
+//! What is measured of each proxy.
+
+use anyhow::{Result, ensure};
+
+use super::load::{self, h2load, wrk};
+use super::peers::BACKEND_PORT;
+use super::{Home, Subject};
+
+pub(super) struct Case {
+    pub(super) name: &'static str,
+    pub(super) unit: &'static str,
+    pub(super) more_is_better: bool,
+    measure: fn(&Home, &Subject, u32) -> Result<f64>,
+}
+
+const PER_CPU_SECOND: &str = "requests per CPU-second";
+
+pub(super) const ALL: &[Case] = &[
+    Case { name: "h1", unit: PER_CPU_SECOND, more_is_better: true, measure: h1 },
+    Case { name: "h2", unit: PER_CPU_SECOND, more_is_better: true, measure: h2 },
+    Case { name: "handshake_full", unit: PER_CPU_SECOND, more_is_better: true, measure: handshake_full },
+    Case { name: "body_1m", unit: PER_CPU_SECOND, more_is_better: true, measure: body_1m },
+    Case { name: "idle_kib", unit: "KiB per TLS connection", more_is_better: false, measure: idle_kib },
+    Case { name: "added_p50_us", unit: "µs at 2,000 requests per second", more_is_better: false, measure: added_p50 },
+    Case { name: "added_p99_us", unit: "µs at 2,000 requests per second", more_is_better: false, measure: added_p99 },
+];
+
+impl Case {
+    pub(super) fn measure(&self, home: &Home, subject: &Subject, seconds: u32) -> Result<f64> {
+        (self.measure)(home, subject, seconds)
+    }
+}
+
+/// 1 KiB from a backend with keepalive.
+fn h1(home: &Home, subject: &Subject, seconds: u32) -> Result<f64> {
+    per_cpu_second(subject, || Ok(wrk(home, &url(subject, "/1k"), 32, seconds, &[])?.requests))
+}
+
+fn h2(home: &Home, subject: &Subject, seconds: u32) -> Result<f64> {
+    per_cpu_second(subject, || Ok(h2load(home, &url(subject, "/1k"), seconds)?.requests))
+}
+
+/// wrk resumes no session: each request has a handshake of its own.
+fn handshake_full(home: &Home, subject: &Subject, seconds: u32) -> Result<f64> {
+    per_cpu_second(subject, || Ok(wrk(home, &url(subject, "/1k"), 16, seconds, &["Connection: close"])?.requests))
+}
+
+fn body_1m(home: &Home, subject: &Subject, seconds: u32) -> Result<f64> {
+    per_cpu_second(subject, || Ok(wrk(home, &url(subject, "/1m"), 8, seconds, &[])?.requests))
+}
+
+/// What 1,000 connections that have had one answer each add to a proxy that was just started and has warmed up.
+fn idle_kib(home: &Home, subject: &Subject, _seconds: u32) -> Result<f64> {
+    const CONNECTIONS: usize = 1000;
+    subject.restart()?;
+    wrk(home, &url(subject, "/1k"), 4, 1, &[])?;
+    let before = subject.resident_kib()?;
+    let during = load::idle(home, &url(subject, "/1k"), CONNECTIONS, || subject.resident_kib())?;
+    Ok(during.saturating_sub(before) as f64 / CONNECTIONS as f64)
+}
+
+fn added_p50(home: &Home, subject: &Subject, seconds: u32) -> Result<f64> {
+    added(home, subject, seconds, 50)
+}
+
+fn added_p99(home: &Home, subject: &Subject, seconds: u32) -> Result<f64> {
+    added(home, subject, seconds, 99)
+}
+
+/// Over the backend asked directly, in the same moment.
+fn added(home: &Home, subject: &Subject, seconds: u32, percent: usize) -> Result<f64> {
+    let at = |url: &str| {
+        let latencies = load::latencies(home, url, 2000, seconds)?;
+        anyhow::Ok(latencies[(latencies.len() * percent / 100).min(latencies.len() - 1)] as f64)
+    };
+    let direct = at(&format!("http://127.0.0.1:{BACKEND_PORT}/1k"))?;
+    Ok((at(&url(subject, "/1k"))? - direct).max(1.0))
+}
+
+fn per_cpu_second(subject: &Subject, load: impl FnOnce() -> Result<f64>) -> Result<f64> {
+    let before = subject.cpu_seconds()?;
+    let requests = load()?;
+    let used = subject.cpu_seconds()? - before;
+    ensure!(used > 0.1 && requests > 0.0, "{} used {used} s for {requests} requests: too little to tell", subject.name);
+    Ok(requests / used)
+}
+
+fn url(subject: &Subject, path: &str) -> String {
+    format!("https://127.0.0.1:{}{path}", subject.port)
+}

@@ -1,0 +1,106 @@
+//! Load from wrk and h2load, and what they say of it.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::Home;
+use crate::run;
+
+/// For wrk: one request on each connection, one after the other, then silence.
+pub(super) const IDLE_SCRIPT: &str = "\
+local sent = 0
+function delay()
+  sent = sent + 1
+  if sent <= CONNECTIONS then return 2 * sent end
+  return 600000
+end
+";
+
+/// What was answered, and how long it took.
+pub(super) struct Answered {
+    pub(super) requests: f64,
+}
+
+fn pinned(home: &Home, program: &str) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", &home.load_cpus, program]);
+    command
+}
+
+/// HTTP/1.1 with keepalive, or with a handshake for each request.
+pub(super) fn wrk(home: &Home, url: &str, connections: usize, seconds: u32, headers: &[&str]) -> Result<Answered> {
+    let mut wrk = pinned(home, "wrk");
+    wrk.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s")]);
+    for header in headers {
+        wrk.args(["-H", header]);
+    }
+    answered_to_wrk(&run::output(wrk.arg(url))?)
+}
+
+fn answered_to_wrk(said: &str) -> Result<Answered> {
+    let bad = said.lines().find(|line| line.contains("Non-2xx"));
+    ensure!(bad.is_none(), "wrk: {}", bad.unwrap_or_default().trim());
+    let requests = said.lines().find_map(|line| line.trim().split_once(" requests in ")?.0.parse().ok());
+    Ok(Answered { requests: requests.with_context(|| format!("wrk said no number of requests:\n{said}"))? })
+}
+
+/// HTTP/2: 8 connections with 32 streams each.
+pub(super) fn h2load(home: &Home, url: &str, seconds: u32) -> Result<Answered> {
+    let mut h2load = pinned(home, "h2load");
+    h2load.args(["-t1", "-c8", "-m32", &format!("-D{seconds}")]).arg(url);
+    let said = run::output(&mut h2load)?;
+    let status = said.lines().find_map(|line| line.strip_prefix("status codes: ")).unwrap_or_default();
+    let good = status.split_once(" 2xx").and_then(|(number, _)| number.parse().ok());
+    ensure!(status.contains(" 0 4xx, 0 5xx") || status.contains("0 3xx, 0 4xx, 0 5xx"), "h2load: {status}");
+    Ok(Answered { requests: good.with_context(|| format!("h2load said no status codes:\n{said}"))? })
+}
+
+/// Latencies in microseconds, in order, of HTTP/1.1 requests at a steady rate.
+pub(super) fn latencies(home: &Home, url: &str, per_second: u32, seconds: u32) -> Result<Vec<u64>> {
+    const CONNECTIONS: u32 = 10;
+    let log = home.path("latencies.tsv");
+    // h2load appends.
+    if log.exists() {
+        std::fs::remove_file(&log).with_context(|| format!("removing {}", log.display()))?;
+    }
+    let mut h2load = pinned(home, "h2load");
+    h2load.args(["--h1", "-t1", &format!("-c{CONNECTIONS}"), &format!("--rps={}", per_second / CONNECTIONS)]);
+    h2load.arg(format!("-D{seconds}")).arg(format!("--log-file={}", log.display())).arg(url);
+    run::output(&mut h2load)?;
+    let text = std::fs::read_to_string(&log).with_context(|| format!("reading {}", log.display()))?;
+    // Time of start, status, time taken in microseconds.
+    let mut latencies: Vec<u64> =
+        text.lines().filter_map(|line| line.split('\t').nth(2)?.trim().parse().ok()).collect();
+    ensure!(!latencies.is_empty(), "h2load logged no request in {}", log.display());
+    latencies.sort_unstable();
+    Ok(latencies)
+}
+
+/// Opens connections, sends one request on each and leaves them open; `look` is called meanwhile.
+pub(super) fn idle<T>(home: &Home, url: &str, connections: usize, look: impl FnOnce() -> Result<T>) -> Result<T> {
+    const SECONDS: u64 = 6;
+    let script = home.write("idle.lua", &IDLE_SCRIPT.replace("CONNECTIONS", &connections.to_string()))?;
+    let mut wrk = pinned(home, "wrk");
+    wrk.args(["-t1", &format!("-c{connections}"), &format!("-d{SECONDS}s"), "-s"]).arg(script).arg(url);
+    wrk.stdout(std::process::Stdio::null());
+    let mut child = wrk.spawn().context("starting wrk")?;
+    std::thread::sleep(std::time::Duration::from_secs(SECONDS - 2));
+    let seen = look();
+    ensure!(child.wait()?.success(), "wrk failed");
+    seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_requests_is_read_and_a_bad_answer_is_an_error() {
+        let said = "Running 1s test\n  1234 requests in 1.00s, 1.86MB read\nRequests/sec:   1234.0\n";
+        assert_eq!(answered_to_wrk(said).unwrap().requests, 1234.0);
+        let bad = said.to_owned() + "  Non-2xx or 3xx responses: 7\n";
+        assert!(answered_to_wrk(&bad).err().unwrap().to_string().contains("7"));
+        assert!(answered_to_wrk("").is_err());
+    }
+}
