@@ -55,7 +55,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let identities = Identities::build(&config, None, &Clock::system(), &identity::start_runtime()?)?;
     let (joint, keys) = (Joint::new(Clock::system(), [], |_| ()), ApiKeys::open(step_up.store().clone())?);
-    let visit = Visit { config: &config, joint: &joint, identities: &identities, threat: ThreatLevel::default() };
+    let visit = Visit { config: &config, joint: &joint, identities: &identities, threat: ThreatLevel::Normal };
     // The first asks for the issuer's keys.
     let mut known = with_token(&issuer.token(0)?)?;
     let first = runtime.block_on(step_up.credential(&visit, &keys, &mut known));
@@ -92,7 +92,7 @@ fn hash() -> String {
 /// Logs alice in, and gives a request with her cookie.
 fn with_session(step_up: &StepUp, config: &Config) -> anyhow::Result<Inbound> {
     let (joint, identities) = (Joint::new(Clock::system(), [], |_| ()), Identities::default());
-    let visit = Visit { config, joint: &joint, identities: &identities, threat: lb_policy::ThreatLevel::Normal };
+    let visit = Visit { config, joint: &joint, identities: &identities, threat: ThreatLevel::Normal };
     let form = b"user=alice&password=password";
     let mut login = request("/.lb/login", Method::POST, form);
     let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");

@@ -42,7 +42,12 @@ impl Scraped {
     pub fn sum(&self, name: &str) -> f64 {
         let of_name =
             |series: &str| series == name || series.strip_prefix(name).is_some_and(|rest| rest.starts_with('{'));
-        self.0.iter().filter(|(series, _)| of_name(series)).map(|(_, value)| value).sum()
+        self.sum_of(of_name)
+    }
+
+    /// The sum over all series whose text `holds`.
+    pub fn sum_of(&self, holds: impl Fn(&str) -> bool) -> f64 {
+        self.0.iter().filter(|(series, _)| holds(series)).map(|(_, value)| value).sum()
     }
 
     /// The series whose names begin with one of `prefixes` that are not what they were in `before`, and by how much.

@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::authenticator::Authenticator;
 use crate::edge::{Edge, PASSWORD, USER, alice, free_address, service};
@@ -62,7 +60,7 @@ impl Plan {
         let more = self.of_alice.replace("{password_hash}", hash);
         let rest = self.rest.replace("{port}", &address.port().to_string());
         // The files of factors stand where the test put them.
-        Ok(format!("{service}{alice}{more}metrics: 127.0.0.2:{}\n{rest}", address.port()))
+        Ok(format!("{service}{alice}{more}{rest}"))
     }
 }
 
@@ -200,13 +198,8 @@ impl Site {
     }
 
     /// The sum of a metric over all its labels that contain `part`.
-    pub async fn metric(&self, name: &str, part: &str) -> Result<f64> {
-        let mut stream = TcpStream::connect(("127.0.0.2", self.edge.address.port())).await?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await?;
-        let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(part));
-        Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    pub fn metric(&self, name: &str, part: &str) -> Result<f64> {
+        Ok(self.edge.metrics()?.sum_of(|series| series.starts_with(name) && series.contains(part)))
     }
 
     /// How often the log has an audit event with all of these `name=value`.

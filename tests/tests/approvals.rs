@@ -69,7 +69,7 @@ async fn what_was_approved_goes_on_once_and_nothing_else_does() -> Result<()> {
         let again = refund(&site, &mut alice).await?;
         ensure!(again.problem() == "step-up", "{name}: a second time: {} {}", again.status, again.text());
     }
-    let resumed = site.audited(&["event=resume", "result=ok", "facts=amount=900.00, payee=Ann"]);
+    let resumed = site.audited(&["event=resume", "result=ok", "shown=amount=900.00, payee=Ann"]);
     ensure!(resumed == rows.len(), "{resumed} audit events:\n{}", site.edge.log());
     Ok(())
 }

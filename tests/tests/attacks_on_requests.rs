@@ -38,7 +38,7 @@ async fn submit(visitor: &mut Visitor, url: &str, from: (&str, &str), body: &str
 }
 
 async fn parked(site: &Site) -> Result<f64> {
-    site.metric("lb_parked_requests", "").await
+    site.metric("lb_parked_requests", "")
 }
 
 #[tokio::test]

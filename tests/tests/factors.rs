@@ -40,7 +40,7 @@ impl<'a> Way<'a> {
         let challenge = site.challenge_url(&answer)?;
         ensure!(answer.json()?["methods"] == json!([method]), "{}", answer.text());
         ensure!(site.audited(&["event=challenge", "result=issued", "rule=refund"]) == 1, "{}", site.edge.log());
-        ensure!(site.metric("lb_challenges_total", "api").await? >= 1.0, "no challenge was counted");
+        ensure!(site.metric("lb_challenges_issued_total", "shape=\"api\"")? >= 1.0, "no challenge was counted");
         Ok(Way { site, alice, challenge, method })
     }
 

@@ -49,11 +49,11 @@ pub(crate) struct Event<'a> {
     pub(crate) required: Vec<Required<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) had: Option<Had>,
-    /// What rules show of the request to whoever approves it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) facts: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) transaction: Option<&'a str>,
+    /// What rules show of the request to whoever approves it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) shown: Option<&'a str>,
     /// What an operator asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) detail: Option<&'a str>,

@@ -182,9 +182,9 @@ impl StepUp {
         let transaction = transaction.map(RandomId::to_string);
         Event {
             rule: Some(&rules.join(",")),
-            facts: shown::in_words(english(), &challenge.shown).as_deref(),
             required: required(challenge),
             had: Some(had(session, &visit.config.step_up.levels, self.clock.now())),
+            shown: shown::in_words(english(), &challenge.shown).as_deref(),
             transaction: transaction.as_deref(),
             body_sha256: body_sha256.map(|hash| hex(&hash)),
             ..self.event_of("challenge", result, request, Some(session))

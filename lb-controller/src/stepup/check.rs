@@ -133,15 +133,12 @@ impl NotProved {
         }
     }
 
-    /// For metrics: whether it was checked, and why it proves nothing. What is not of a fixed list stays out.
+    /// For metrics: whether it was checked, and why it proves nothing.
     fn labels(&self) -> (&'static str, String) {
-        let result = if self.is_unchecked() { "unchecked" } else { "refused" };
-        let reason = match self {
-            NotProved::Refused(Failure::Store(_)) => "store".to_owned(),
-            NotProved::Refused(Failure::Unavailable(_)) => "unavailable".to_owned(),
-            other => other.result(),
-        };
-        (result, reason)
+        match self {
+            NotProved::Refused(failure) => failure.labels(),
+            NotProved::Throttled { .. } | NotProved::Busy => ("unchecked", self.result()),
+        }
     }
 
     /// For the audit trail.

@@ -270,6 +270,15 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// For metrics: whether it was checked, and why it proves nothing. What is not of a fixed list stays out.
+    pub(super) fn labels(&self) -> (&'static str, String) {
+        match self {
+            Failure::Store(_) => ("unchecked", "store".to_owned()),
+            Failure::Unavailable(_) => ("unchecked", "unavailable".to_owned()),
+            other => ("refused", other.to_string()),
+        }
+    }
+
     /// Nothing was checked, so nobody has guessed.
     pub(super) fn is_unchecked(&self) -> bool {
         matches!(self, Failure::Store(_) | Failure::Unavailable(_))

@@ -207,10 +207,10 @@ impl StepUp {
         let result = outcome.map_or_else(|refused| refused.name(), |_| "ok");
         self.counters.resumed(result);
         let transaction = id.to_string();
-        let facts = outcome.ok().and_then(|transaction| shown::in_words(english(), &transaction.shown));
+        let shown = outcome.ok().and_then(|transaction| shown::in_words(english(), &transaction.shown));
         Event {
             transaction: Some(&transaction),
-            facts: facts.as_deref(),
+            shown: shown.as_deref(),
             ..self.event_of("resume", result, request, Some(session))
         }
         .record();

@@ -147,12 +147,18 @@ impl StepUp {
         // A solution is checked in a moment; a captcha's provider must not be asked without end.
         let buckets = [Bucket::Source(Source::of(request.client.address))];
         if let Err(wait) = self.throttle.charge(name, &buckets, now) {
+            self.counters.rate_limited(wait.bucket, "");
             return throttled(request, wait.seconds);
         }
         let rules = errand.rules.join(",");
         let (services, scope) = (self.services.of(&visit.config.factors), scope(visit, request, &rules));
         let outcome = verify_work(&self.tools, &services, scope, &request.host, answer, now).await;
         let result = outcome.as_ref().map_or_else(Failure::to_string, |()| "ok".to_owned());
+        let (checked, reason) = match &outcome {
+            Ok(()) => ("ok", String::new()),
+            Err(failure) => failure.labels(),
+        };
+        self.counters.verified(Method::ProofOfWork, checked, reason);
         Event { factor: Some(name), ..self.event("verify", &result, request, None) }.record();
         match outcome {
             Ok(()) => self.throttle.succeeded(name, &buckets),
@@ -212,8 +218,8 @@ impl StepUp {
     }
 
     fn audit_asked_for_work(&self, request: &Inbound, challenge: &Challenge) {
-        let rules: Vec<&str> = challenge.unmet.iter().map(|(rule, _)| &**rule).collect();
         self.counters.issued(Method::ProofOfWork.name(), ClientKind::of(request).name());
+        let rules: Vec<&str> = challenge.unmet.iter().map(|(rule, _)| &**rule).collect();
         Event {
             rule: Some(&rules.join(",")),
             required: required(challenge),
