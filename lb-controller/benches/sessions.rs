@@ -120,6 +120,8 @@ fn request(path: &str, method: Method, body: &'static [u8]) -> Inbound {
         body: InboundBody::Whole(body.into()),
         client: Client { address: [192, 0, 2, 7].into(), through_trusted_proxy: false },
         certificate: None,
+        tls_class: None,
+        pages: Default::default(),
         upgrade: None,
     }
 }

@@ -15,6 +15,7 @@ mod explain;
 mod factors;
 mod hash_password;
 mod lists;
+mod pages;
 mod run;
 mod samples;
 mod sealing_keys;
@@ -85,6 +86,8 @@ enum Command {
     Unblock(unblock::Arguments),
     /// Detach XDP and remove every pin and route of this instance.
     Unload(unload::Arguments),
+    /// Write every page that people may see, in every language, to a folder to look at.
+    Pages(pages::Arguments),
     /// Read a password and print its Argon2id hash for the `users` section.
     HashPassword(hash_password::Arguments),
 }
@@ -114,6 +117,7 @@ impl Cli {
             Command::Threat(arguments) => threat::run(instance, arguments),
             Command::Unblock(arguments) => unblock::run(instance, arguments),
             Command::Unload(arguments) => unload::run(instance, arguments),
+            Command::Pages(arguments) => pages::run(arguments),
             Command::HashPassword(arguments) => hash_password::run(arguments),
         }
     }

@@ -20,6 +20,7 @@ mod compile;
 mod diagnostic;
 mod factors;
 mod identity;
+mod pages;
 mod section;
 mod taken_in;
 mod tree;
@@ -34,6 +35,7 @@ pub use identity::{
     Assurance, CertificateUser, ClaimNames, ClientAuthentication, ClientCertificates, ClientKeyConfig, Freshness,
     IdentityProvider, IntrospectionClient, PeerConfig, Profile, Secret, TokenIssuer, is_https_url,
 };
+pub use pages::{Logo, Look, PagesConfig};
 pub use taken_in::TakenIn;
 pub use watch::{Known, WatchError, Watcher};
 
@@ -106,6 +108,8 @@ pub struct Config {
     pub protected_networks: Vec<IpNet>,
     pub lists: ListsConfig,
     pub factors: FactorsConfig,
+    /// Shared with every request: its answer may be a page.
+    pub pages: Arc<PagesConfig>,
     pub step_up: StepUpConfig,
     /// Where the audit trail is kept besides the log; `None`: nowhere.
     pub audit: Option<TrailConfig>,
@@ -331,6 +335,8 @@ pub struct Route {
     pub public: bool,
     /// Its backends may ask for more proof (RFC 9470), and then get the request again.
     pub backend_step_up: bool,
+    /// How long a WebSocket or another stream may last; `None`: as long as it is let.
+    pub max_stream_age: Option<Duration>,
     /// What rules may know of it, by name.
     pub labels: Vec<(String, String)>,
     /// What an access token or API key must have.
@@ -350,6 +356,7 @@ impl Route {
             pool,
             public,
             backend_step_up: false,
+            max_stream_age: None,
             labels: Vec::new(),
             scopes: Vec::new(),
             needs_certificate: false,

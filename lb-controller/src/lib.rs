@@ -34,6 +34,7 @@ pub mod signals;
 pub mod stepup;
 pub mod stepup_metrics;
 pub mod store;
+pub mod texts;
 pub mod trace;
 mod webhook;
 pub mod xdp_metrics;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use http::StatusCode;
 use prometheus_client::collector::Collector;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 pub use backends::{BackendSample, BackendSource};
@@ -30,6 +31,7 @@ struct Inner {
     backends: Arc<backends::Backends>,
     workers: workers::Workers,
     decisions: Arc<decisions::Decisions>,
+    streams_ended: Family<[(&'static str, &'static str); 1], Counter>,
     access_lines_dropped: Counter,
 }
 
@@ -43,6 +45,12 @@ impl Default for Metrics {
         let workers = workers::Workers::register(&mut registry);
         let decisions = Arc::new(decisions::Decisions::default());
         registry.register_collector(Box::new(decisions.clone()));
+        let streams_ended = Family::default();
+        registry.register(
+            "streams_ended",
+            "Streams that were ended before their time, by reason",
+            streams_ended.clone(),
+        );
         let access_lines_dropped = Counter::default();
         registry.register(
             "access_log_dropped",
@@ -55,6 +63,7 @@ impl Default for Metrics {
             backends,
             workers,
             decisions,
+            streams_ended,
             access_lines_dropped,
         }))
     }
@@ -100,6 +109,11 @@ impl Metrics {
     /// Runs `decide`, and remembers, now and then, how long that took.
     pub fn timed_decision<T>(&self, decide: impl FnOnce() -> T) -> T {
         self.0.decisions.timed(decide)
+    }
+
+    /// A stream was ended because of its `login`, a `proof`, the rules (`denied`) or its `age`.
+    pub fn stream_ended(&self, reason: &'static str) {
+        self.0.streams_ended.get_or_create(&[("reason", reason)]).inc();
     }
 
     pub fn access_line_dropped(&self) {

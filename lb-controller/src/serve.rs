@@ -22,13 +22,17 @@ pub mod respond;
 pub mod route;
 mod stall;
 mod stalled;
+pub mod standing;
 pub mod tls;
 mod upgrade;
 mod upstream;
 
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
-pub use framing::fuzzing;
+pub mod fuzzing {
+    pub use super::framing::fuzzing::requests_end_where_another_reader_says;
+    pub use super::upgrade::fuzzing::frames_end_where_another_reader_says;
+}
 
 use std::sync::Arc;
 
@@ -46,7 +50,7 @@ use request::Peer;
 use respond::Early;
 
 /// Answers one request and records how.
-pub async fn handle(edge: &Edge, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
+pub async fn handle(edge: &Arc<Edge>, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
     let mut record = Record::start(&edge.metrics, peer, &request);
     let snapshot = Arc::clone(&edge.snapshot());
     let origin = cors::trusted_origin(&snapshot.config, request.headers());
@@ -63,7 +67,7 @@ pub async fn handle(edge: &Edge, peer: &Peer, request: Request<Incoming>) -> Res
 
 /// The table of contents. Every branch is here; the steps it names are leaves.
 async fn answer(
-    edge: &Edge,
+    edge: &Arc<Edge>,
     snapshot: &Snapshot,
     peer: &Peer,
     request: Request<Incoming>,

@@ -53,6 +53,7 @@ pub struct Sources {
 }
 
 /// What is known of one request, its client and its user.
+#[derive(Clone)]
 pub struct Observed {
     place: Place,
     reputation: Option<u8>,
@@ -108,6 +109,15 @@ impl Signals {
             whereabout,
             place,
         }
+    }
+
+    /// Looks up once more what changes while a stream lasts, and counts nothing.
+    pub fn observe_again(&self, sources: &Sources, sender: &Sender, now: UnixSeconds, observed: &mut Observed) {
+        let who = &sender.who();
+        observed.reputation = sources.reputation.score(sender.address, now);
+        observed.rates = sources.rates.look(who, now);
+        observed.failed_logins = self.failed_proofs.of(who, now);
+        observed.threat = self.threat.level(now);
     }
 
     /// Takes one request from all `limits`, or from none of them.

@@ -30,6 +30,7 @@ mod outcome;
 mod own_pages;
 mod pages;
 mod parking;
+mod preview;
 mod private_file;
 mod prove;
 mod random_id;
@@ -54,7 +55,6 @@ mod work;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use http::{HeaderValue, StatusCode};
@@ -74,6 +74,7 @@ use self::factor::services::CurrentServices;
 use self::factor::{Owner, Tools};
 use self::pages::Rejection;
 use self::parking::ParkingLot;
+pub(crate) use self::preview::{Preview, all as previews};
 pub use self::resume::{ApprovedAction, Resumed};
 use self::revocation::Revocations;
 use self::seal::{Purpose, Sealer};
@@ -85,12 +86,13 @@ use self::transaction::Transactions;
 use self::user_tag::UserTags;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::identity::{Identities, SeenTokens};
+use crate::identity::{ApiKeys, Identities, SeenTokens};
 use crate::joint::Joint;
 use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
 use crate::signals::FailedProofs;
 use crate::store::Store;
+use crate::texts::say;
 
 /// The step-up engine of one host.
 pub struct StepUp {
@@ -125,9 +127,6 @@ pub struct Visit<'a> {
     pub identities: &'a Identities,
     pub threat: ThreatLevel,
 }
-
-/// How long a tunnel may outlive its login.
-const LOGIN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Numbers for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,16 +236,14 @@ impl StepUp {
         (!self.revocations.is_ended(session)).then(|| self.session_cookie(host, &refreshed))
     }
 
-    /// Waits until the login that `session` came of is over, by logout or by its time; without one, for ever. Tunnels end
-    /// with it: nothing that passes through them is asked who sent it.
-    pub fn login_over(&self, session: Option<&Session>) -> impl Future<Output = ()> + use<> {
-        let (revocations, clock, session) = (self.revocations.clone(), self.clock.clone(), session.cloned());
-        async move {
-            let Some(session) = session else { return std::future::pending().await };
-            while clock.now() < session.ends_at && !revocations.is_login_ended(&session) {
-                tokio::time::sleep(LOGIN_CHECK_INTERVAL).await;
-            }
-        }
+    /// Whether what `session` came of still counts, for a stream that goes on. Its idle clock does not run meanwhile, and a
+    /// rise in level ends the session but not the login.
+    pub(crate) fn goes_on(&self, config: &Config, keys: &ApiKeys, session: &Session) -> bool {
+        let now = self.clock.now();
+        now < session.ends_at
+            && !self.revocations.is_login_ended(session)
+            && (!session.is_by_cookie() || session.is_admitted_at(config, now))
+            && session.api_key().is_none_or(|key| keys.still_opens(key.id, key.made_at, now))
     }
 
     fn session_cookie(&self, host: &str, session: &Session) -> HeaderValue {
@@ -266,15 +263,24 @@ impl StepUp {
 
     fn forged(&self, request: &Inbound, session: Option<&Session>) -> OwnResponse {
         self.event_of("csrf", "refused", request, session).record();
-        let detail = "It was sent by a page of another site. If you meant to do this, do it from the site itself.";
-        Rejection { status: StatusCode::FORBIDDEN, problem: "cross-site", title: "Sent from elsewhere", detail }
-            .answer(request)
+        Rejection {
+            status: StatusCode::FORBIDDEN,
+            problem: "cross-site",
+            title: say::cross_site(),
+            detail: say::cross_site_about(),
+        }
+        .answer(request)
     }
 
     /// No proof would help. The client is not told which rule it was.
     pub fn deny(&self, request: &Inbound) -> OwnResponse {
-        let detail = "The rules of this service do not allow this request.";
-        Rejection { status: StatusCode::FORBIDDEN, problem: "denied", title: "Not allowed", detail }.answer(request)
+        Rejection {
+            status: StatusCode::FORBIDDEN,
+            problem: "denied",
+            title: say::denied(),
+            detail: say::denied_about(),
+        }
+        .answer(request)
     }
 
     /// What the session's user could prove, for decisions to ask.

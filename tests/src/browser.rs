@@ -22,6 +22,10 @@ const APPEARS_WITHIN: Duration = Duration::from_secs(10);
 /// The key under which WebDriver hands out elements (WebDriver section 12.1).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
+/// Keys that are no characters (WebDriver section 17.4.2).
+pub const TAB: &str = "\u{e004}";
+pub const ENTER: &str = "\u{e007}";
+
 /// One browser with an empty profile. Dropping it ends it.
 #[derive(Debug)]
 pub struct Browser {
@@ -58,7 +62,12 @@ impl Browser {
         let session = session.await.context("Chromium does not start")??;
         let session = session["sessionId"].as_str().context("chromedriver gave no session")?.to_owned();
         let browser = Browser { driver, session, _process: process, _profile: profile };
-        browser.post("timeouts", json!({"implicit": APPEARS_WITHIN.as_millis() as u64})).await?;
+        browser
+            .post(
+                "timeouts",
+                json!({"implicit": APPEARS_WITHIN.as_millis() as u64, "script": APPEARS_WITHIN.as_millis() as u64}),
+            )
+            .await?;
         Ok(browser)
     }
 
@@ -109,6 +118,14 @@ impl Browser {
         self.post(&format!("element/{}/value", element.0), json!({ "text": text })).await.map(drop)
     }
 
+    /// Presses keys one after the other, whatever they go to then; see [`TAB`] and [`ENTER`].
+    pub async fn press_keys(&self, keys: &str) -> Result<()> {
+        let press = |key: char| [json!({"type": "keyDown", "value": key}), json!({"type": "keyUp", "value": key})];
+        let keyboard: Vec<Value> = keys.chars().flat_map(press).collect();
+        let actions = json!({"actions": [{"type": "key", "id": "keyboard", "actions": keyboard}]});
+        self.post("actions", actions).await.map(drop)
+    }
+
     pub async fn click(&self, element: &Element) -> Result<()> {
         self.post(&format!("element/{}/click", element.0), json!({})).await.map(drop)
     }
@@ -126,6 +143,11 @@ impl Browser {
     /// What a screen reader calls the element, as the browser itself computes it.
     pub async fn accessible_name(&self, element: &Element) -> Result<String> {
         self.get_text(&format!("element/{}/computedlabel", element.0)).await
+    }
+
+    /// Runs a script in the page, whose last argument is a function to be called with the outcome.
+    pub async fn run(&self, script: &str) -> Result<Value> {
+        self.post("execute/async", json!({"script": script, "args": []})).await
     }
 
     /// Gives the browser a device of its own for passkeys, whose user is always there and willing (WebDriver extension of

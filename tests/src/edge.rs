@@ -38,12 +38,6 @@ impl Edge {
         program().is_none().then_some("needs the controller; run `cargo xtask test`")
     }
 
-    /// Starts one in front of `backend`: everything needs a session, a refund over 500.00 a code.
-    pub fn start(backend: SocketAddr) -> Result<Edge> {
-        let address = free_address()?;
-        Edge::start_at(address, &[&service(address, backend), &alice()?, RULES].concat())
-    }
-
     /// Starts one at `address` with the configuration `text`, to which its folder for state, its metrics and its audit trail
     /// are added.
     pub fn start_at(address: SocketAddr, text: &str) -> Result<Edge> {
@@ -199,6 +193,11 @@ fn totp_code_of(secret: Secret, steps_ahead: i64) -> Result<String> {
 
 /// A service at `address` in front of `backend`, where everything needs a session.
 pub fn service(address: SocketAddr, backend: SocketAddr) -> String {
+    service_with(address, backend, "  - {path: /**, pool: shop}\n")
+}
+
+/// The same with `routes` of the test's own, each a line; their pool is `shop`.
+pub fn service_with(address: SocketAddr, backend: SocketAddr, routes: &str) -> String {
     let port = address.port();
     format!(
         "services:
@@ -208,8 +207,7 @@ pools:
     backends: [\"{backend}\"]
     health: {{path: /healthz, interval: 1s, timeout: 1s, rise: 1, fall: 3}}
 routes:
-  - {{path: /**, pool: shop}}
-"
+{routes}"
     )
 }
 

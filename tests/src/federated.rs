@@ -1,16 +1,15 @@
 //! An edge whose users come from the tests' identity provider.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use tokio::net::TcpListener;
 
-use crate::edge::{Edge, free_address, service};
+use crate::edge::{Edge, free_address, service_with};
 use crate::idp::{
     AUDIENCE, CLIENT_ID, CLIENT_SECRET, Idp, OPAQUE_CLIENT_ID, PASSWORD_ACR, ROBOT_CLIENT_SECRET, TWO_FACTOR_ACR,
 };
-use crate::origin::Origin;
+use crate::level;
+use crate::origin::{self, Origin};
 use crate::visitor::{Answer, Visitor};
 
 /// The whole of it, running. Reading needs a session, `/transfer` a strong login, `/recent` a strong one of the last
@@ -29,11 +28,15 @@ impl Federated {
         Edge::lacking().or(Idp::lacking())
     }
 
-    pub async fn start() -> Result<Federated> {
-        Federated::start_with(String::new()).await
+    /// Starts it; `None`, said aloud, where it cannot run.
+    pub async fn start() -> Result<Option<Federated>> {
+        if level::is_skipped("peers", Federated::lacking()) {
+            return Ok(None);
+        }
+        Federated::start_with(String::new()).await.map(Some)
     }
 
-    /// The same, with `more` in its configuration.
+    /// With `more` in its configuration.
     pub async fn start_with(more: String) -> Result<Federated> {
         Federated::start_with_token_lines("", more).await
     }
@@ -60,14 +63,11 @@ impl Federated {
         token_lines: String,
         more: String,
     ) -> Result<Federated> {
-        let (origin, backend) = origin().await?;
+        let (origin, backend) = origin::start().await?;
         let address = free_address()?;
         let (edge, idp) = tokio::task::spawn_blocking(move || -> Result<_> {
             let idp = Idp::start_like(address, profile)?;
-            let service = service(address, backend).replace(
-                "routes:\n",
-                "routes:\n  - {path: /scoped, pool: shop, scopes: [orders:read, orders:write]}\n",
-            );
+            let service = service_with(address, backend, ROUTES);
             let provider = entry("corp", &idp, &provider_lines);
             let tokens = tokens(&idp, &token_lines);
             let text = [&service, "identity_providers:\n", &provider, &tokens, RULES, &more].concat();
@@ -97,15 +97,6 @@ impl Federated {
         let authorization = format!("Bearer {token}");
         Visitor::default().get(&self.edge.url(path), &[("authorization", &authorization)]).await
     }
-}
-
-/// An origin, and its address.
-pub async fn origin() -> Result<(Arc<Origin>, SocketAddr)> {
-    let origin = Origin::new("backend-1");
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let address = listener.local_addr()?;
-    tokio::spawn(Arc::clone(&origin).serve(listener));
-    Ok((origin, address))
 }
 
 /// One entry of `identity_providers`.
@@ -142,6 +133,12 @@ fn tokens(idp: &Idp, lines: &str) -> String {
         ca = ca.display()
     )
 }
+
+/// Backends may ask for more proof themselves under `/vault`.
+const ROUTES: &str = "  - {path: /scoped, pool: shop, scopes: [orders:read, orders:write]}
+  - {path: /vault/**, pool: shop, backend_step_up: true}
+  - {path: /**, pool: shop}
+";
 
 pub const RULES: &str = "rules:
   - id: staff

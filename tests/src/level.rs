@@ -18,6 +18,15 @@ pub fn has_root(level: &str) -> bool {
     false
 }
 
+/// Whether a test of this level is skipped because of what is `lacking`: said loudly, and a failure in CI.
+pub fn is_skipped(level: &str, lacking: Option<&str>) -> bool {
+    let Some(lacking) = lacking else { return false };
+    assert!(std::env::var_os("CI").is_none(), "in CI nothing may be skipped: level {level} {lacking}");
+    // See `has_root`.
+    let _ = io::stderr().write_all(format!("\nSKIPPED: level {level}: {lacking}\n").as_bytes());
+    true
+}
+
 /// The controller that `cargo xtask test` has built; `None`, said loudly, without it or without root.
 pub fn controller() -> Option<PathBuf> {
     if !has_root("namespaces") {

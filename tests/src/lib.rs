@@ -28,6 +28,7 @@ pub mod prover;
 pub mod puzzle;
 pub mod running;
 pub mod scraped;
+pub mod shop;
 pub mod signing_key;
 pub mod site;
 pub mod ssh_key;

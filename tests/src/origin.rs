@@ -6,6 +6,7 @@ mod answers;
 mod drip;
 
 use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -22,6 +23,17 @@ pub struct Origin {
     name: String,
     refunds: AtomicU64,
     received: Mutex<VecDeque<Received>>,
+    /// The latest heads, such as `GET /orders`.
+    seen: Mutex<VecDeque<String>>,
+}
+
+/// An origin on loopback, and its address.
+pub async fn start() -> Result<(Arc<Origin>, SocketAddr)> {
+    let origin = Origin::new("the backend");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(Arc::clone(&origin).serve(listener));
+    Ok((origin, address))
 }
 
 /// One request as it arrived, its body whole.
@@ -40,7 +52,26 @@ const MOST_RECEIVED: usize = 256;
 impl Origin {
     /// `name` is told in every answer, so that a client sees which backend it reached.
     pub fn new(name: impl Into<String>) -> Arc<Origin> {
-        Arc::new(Origin { name: name.into(), refunds: AtomicU64::new(0), received: Mutex::default() })
+        Arc::new(Origin {
+            name: name.into(),
+            refunds: AtomicU64::new(0),
+            received: Mutex::default(),
+            seen: Mutex::default(),
+        })
+    }
+
+    /// How many of the latest requests were this one, such as `POST /refunds`, whether or not their bodies came.
+    pub fn seen(&self, request: &str) -> usize {
+        let seen = self.seen.lock().expect("no holder of this lock panics");
+        seen.iter().filter(|seen| *seen == request).count()
+    }
+
+    fn saw(&self, request: String) {
+        let mut seen = self.seen.lock().expect("no holder of this lock panics");
+        if seen.len() == MOST_RECEIVED {
+            seen.pop_front();
+        }
+        seen.push_back(request);
     }
 
     /// Refunds that arrived here.
@@ -76,10 +107,13 @@ impl Origin {
     /// | `GET /refunds` | `{"backend", "count"}` |
     /// | `/stream` | the request's body, piece by piece as it arrives |
     /// | `/slow` | ten pieces over two seconds |
-    /// | `/ws` | WebSocket, every message sent back |
+    /// | `/ws`, and whatever ends in it | WebSocket, every message sent back |
     /// | `/app` | a page whose script asks for a refund |
     /// | `/vault` | 401 with RFC 9470's challenge until the assertion says level 2 |
     /// | `/vault/never` | the same, whatever it says |
+    /// | `/vault/elsewhere` | the same in another service's words |
+    /// | `/events` | server-sent events without end |
+    /// | `/grpc` | a gRPC stream without end |
     /// | any other | `{"backend", "method", "path", "headers", "body"}` as received |
     pub async fn serve(self: Arc<Origin>, listener: TcpListener) -> Result<()> {
         loop {

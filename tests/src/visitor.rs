@@ -24,6 +24,9 @@ use crate::client::{OwnCertificate, trust};
 const DEADLINE: Duration = Duration::from_secs(20);
 /// What a browser says when somebody follows a link.
 pub const NAVIGATION: &[(&str, &str)] = &[("accept", "text/html"), ("sec-fetch-mode", "navigate")];
+/// What a browser says when somebody sends a form of the site's own page.
+pub const FORM: &[(&str, &str)] =
+    &[("accept", "text/html"), ("sec-fetch-mode", "navigate"), ("sec-fetch-site", "same-origin")];
 const MOST_REDIRECTS: usize = 12;
 
 /// A whole answer.

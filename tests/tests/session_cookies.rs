@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::edge::{Edge, PASSWORD, RULES, USER, alice, free_address, service, totp_code};
-use lb_tests::federated::origin;
+use lb_tests::origin;
 use lb_tests::visitor::{Answer, Visitor};
 
 const COOKIE: &str = "__Host-lb";
@@ -15,7 +15,7 @@ async fn scene() -> Result<Option<Edge>> {
         eprintln!("SKIPPED: {lacking}");
         return Ok(None);
     }
-    let (_origin, backend) = origin().await?;
+    let (_origin, backend) = origin::start().await?;
     let address = free_address()?;
     let start = move || Edge::start_at(address, &[&service(address, backend), &alice()?, RULES].concat());
     tokio::task::spawn_blocking(start).await?.map(Some)

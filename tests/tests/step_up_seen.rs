@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::edge::{Edge, PASSWORD, USER, alice, free_address, service, totp_code};
-use lb_tests::federated::origin;
+use lb_tests::origin;
 use lb_tests::visitor::{Answer, NAVIGATION, Visitor};
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ async fn scene() -> Result<Option<Edge>> {
         eprintln!("SKIPPED: {lacking}");
         return Ok(None);
     }
-    let (_origin, backend) = origin().await?;
+    let (_origin, backend) = origin::start().await?;
     let address = free_address()?;
     let start = move || Edge::start_at(address, &[&service(address, backend), &alice()?, RULES].concat());
     tokio::task::spawn_blocking(start).await?.map(Some)

@@ -75,6 +75,8 @@ pub enum BodyError {
     Encoded,
     /// 400. Not the strict form of its type; `offset_bytes` is where reading stopped.
     Malformed { offset_bytes: usize, problem: &'static str },
+    /// 400. The query of the URL has a GraphQL operation that cannot be told.
+    Query { problem: &'static str },
     /// 400. The fact is there, but not as what the rule says it is.
     WrongKind { pointer: String, expected: BodyFactKind },
     /// 400. A name that some backends take for the fact's own, such as `Amount` beside `/amount`.
@@ -170,6 +172,22 @@ impl BodyNeeds {
         Ok(facts)
     }
 
+    /// Adds the GraphQL operation that the query of the URL has, as [`crate::canonical_query`] gives it. One in the URL and
+    /// another in the body are refused: servers differ on which of the two they run.
+    pub fn read_query(&self, query: &str, facts: &mut BodyFacts) -> Result<(), BodyError> {
+        if !self.graphql {
+            return Ok(());
+        }
+        match (graphql::read_query(query)?, &facts.graphql) {
+            (Some(_), Some(_)) => Err(BodyError::Query { problem: "the body has a GraphQL operation too" }),
+            (Some(operation), None) => {
+                facts.graphql = Some(operation);
+                Ok(())
+            }
+            (None, _) => Ok(()),
+        }
+    }
+
     fn read_each<'d>(
         &self,
         facts: &mut BodyFacts,
@@ -257,7 +275,10 @@ impl BodyError {
         match self {
             BodyError::TooLarge { .. } => 413,
             BodyError::UnsupportedType | BodyError::Encoded => 415,
-            BodyError::Malformed { .. } | BodyError::WrongKind { .. } | BodyError::AmbiguousName { .. } => 400,
+            BodyError::Malformed { .. }
+            | BodyError::Query { .. }
+            | BodyError::WrongKind { .. }
+            | BodyError::AmbiguousName { .. } => 400,
         }
     }
 }
@@ -280,6 +301,7 @@ impl fmt::Display for BodyError {
             BodyError::Malformed { offset_bytes, problem } => {
                 write!(f, "at byte {offset_bytes} of the body: {problem}")
             }
+            BodyError::Query { problem } => write!(f, "in the query of the URL: {problem}"),
             BodyError::WrongKind { pointer, expected } => write!(f, "{pointer} in the body is not a plain {expected}"),
             BodyError::AmbiguousName { pointer } => {
                 write!(f, "the body has a name that could be mistaken for {pointer}")

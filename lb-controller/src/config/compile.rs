@@ -14,6 +14,7 @@ mod identity;
 mod limits;
 mod lists;
 mod nat;
+mod pages;
 mod policy_test;
 mod pool;
 mod route;
@@ -59,6 +60,7 @@ fn whole(section: Section<'_>, source: &str, folder: &Path) -> Option<Config> {
     let routes = route::compile(&section, &services, &pools, client_certificates.is_some());
     let step_up = step_up::compile(&section);
     let definitions = vocabulary::compile(&section, &routes, folder);
+    let (pages, page_files) = pages::compile(&section, folder);
     let rules = rule::compile(&section, source, &step_up.levels, &definitions.vocabulary);
     let config = Config {
         interfaces: service::interfaces(&section),
@@ -84,7 +86,8 @@ fn whole(section: Section<'_>, source: &str, folder: &Path) -> Option<Config> {
         audit: audit::compile(&section, folder),
         rules: rules.unwrap_or_default().into(),
         rates: definitions.rates,
-        taken_in: definitions.taken_in,
+        taken_in: definitions.taken_in.into_iter().chain(page_files).collect(),
+        pages: pages.into(),
         tests: policy_test::compile(&section, source),
         geo: signals::geo(&section, folder),
         reputation: signals::reputation(&section, folder),

@@ -117,7 +117,10 @@ impl Hypothetical {
         let looks_like_json = data.trim_ascii_start().starts_with(b"{");
         let fallback = if looks_like_json { "application/json" } else { "application/x-www-form-urlencoded" };
         let content_type = facts::content_type(headers).or((!data.is_empty()).then_some(fallback));
-        needs.read(content_type, data).map_err(|error| anyhow::anyhow!("the body would be refused: {error}"))
+        let refused = |error| anyhow::anyhow!("the request would be refused: {error}");
+        let mut facts = needs.read(content_type, data).map_err(refused)?;
+        needs.read_query(request.query, &mut facts).map_err(refused)?;
+        Ok(facts)
     }
 
     fn factors(&self, now: UnixSeconds) -> anyhow::Result<Vec<ProvedFactor>> {

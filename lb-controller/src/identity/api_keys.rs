@@ -120,6 +120,17 @@ impl ApiKeys {
         Ok(key)
     }
 
+    /// Whether a key that opened once still does with the secret it had then.
+    pub(crate) fn still_opens(&self, id: &str, made_at: UnixSeconds, now: UnixSeconds) -> bool {
+        let Ok(id) = self.find(id) else { return false };
+        let known = self.known.read().expect("no holder of this lock panics").get(&id).cloned();
+        known.is_some_and(|key| {
+            key.rotated_at.unwrap_or(key.created_at) == made_at
+                && !key.regenerate_required
+                && key.expires_at.is_none_or(|end| now < end)
+        })
+    }
+
     /// Makes a key. The whole text is returned this once. Blocks on the disk.
     pub(crate) fn create(&self, new: NewApiKey, now: UnixSeconds) -> Result<Zeroizing<String>, KeyError> {
         check(&new)?;

@@ -17,7 +17,6 @@ use hyper::body::Incoming;
 use rustls::ServerConfig;
 use tokio::runtime::LocalRuntime;
 use tokio::sync::{Semaphore, watch};
-use tokio_rustls::TlsAcceptor;
 
 pub use limits::Limits;
 
@@ -72,7 +71,7 @@ impl Workers {
         let (stop, stopping) = watch::channel(None);
         let mut workers = Workers { stop, threads: Vec::with_capacity(listeners.len()) };
         for (index, listeners) in listeners.into_iter().enumerate() {
-            let (tls, handler, stopping) = (TlsAcceptor::from(tls.clone()), handler.clone(), stopping.clone());
+            let (tls, handler, stopping) = (tls.clone(), handler.clone(), stopping.clone());
             let metrics = metrics.worker(index);
             let (report, outcome) = std::sync::mpsc::sync_channel(1);
             let run = move || {
@@ -117,7 +116,7 @@ fn prepare(listeners: Vec<TcpListener>) -> io::Result<(LocalRuntime, Vec<tokio::
 /// What all connections of one worker share.
 struct Worker<Handler> {
     handler: Handler,
-    tls: TlsAcceptor,
+    tls: Arc<ServerConfig>,
     metrics: WorkerMetrics,
     limits: Limits,
     stopping: watch::Receiver<Option<Duration>>,

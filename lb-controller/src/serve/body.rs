@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
@@ -13,14 +14,34 @@ use crate::serve::access_log::Record;
 use crate::serve::guard::names;
 use crate::serve::request::InboundBody;
 use crate::serve::stalled::Holder;
+use crate::serve::standing::Over;
 use crate::serve::upstream::Exchange;
 
 /// The body of every response: our own bytes, or a backend's stream. When dropped it writes the access log's line,
 /// since only then it is known how much was sent.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct ResponseBody {
     source: Source,
     record: Option<Box<Record>>,
+    ending: Option<Ending>,
+}
+
+/// When a stream must end though its backend goes on, and how its client is told.
+struct Ending {
+    over: Pin<Box<dyn Future<Output = Over>>>,
+    manner: Manner,
+    is_over: bool,
+}
+
+/// How a client learns that a stream ended before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Server-sent events: the stream ends, and the client asks for it again.
+    Quietly,
+    /// gRPC: by its status, in trailers.
+    GrpcStatus,
+    /// Whatever came so far must not pass for the whole.
+    BrokenOff,
 }
 
 #[derive(Debug)]
@@ -50,6 +71,8 @@ pub enum BodyError {
     Broken(#[from] hyper::Error),
     #[error("the client stopped reading")]
     ClientStalled,
+    #[error("{0}")]
+    Over(&'static str),
 }
 
 impl ResponseBody {
@@ -58,7 +81,35 @@ impl ResponseBody {
         if body.incoming.is_end_stream() {
             body.finish();
         }
-        ResponseBody { source: Source::Backend(body), record: None }
+        ResponseBody { source: Source::Backend(body), record: None, ending: None }
+    }
+
+    /// A backend's answer whose end is not known.
+    pub(crate) fn goes_on(&self) -> bool {
+        matches!(self.source, Source::Backend(_)) && !self.is_end_stream() && self.size_hint().exact().is_none()
+    }
+
+    /// Ends the stream once `over` is done.
+    pub(crate) fn end_when(&mut self, over: impl Future<Output = Over> + 'static, manner: Manner) {
+        self.ending = Some(Ending { over: Box::pin(over), manner, is_over: false });
+    }
+
+    /// The last frame, if the stream must end here.
+    fn poll_over(&mut self, context: &mut Context<'_>) -> Option<Option<Result<Frame<Bytes>, BodyError>>> {
+        let ending = self.ending.as_mut()?;
+        if ending.is_over {
+            return Some(None);
+        }
+        let Poll::Ready(over) = ending.over.as_mut().poll(context) else { return None };
+        ending.is_over = true;
+        let last = match ending.manner {
+            Manner::Quietly => None,
+            Manner::GrpcStatus => Some(Ok(Frame::trailers(grpc_trailers(over)))),
+            Manner::BrokenOff => Some(Err(BodyError::Over(over.text()))),
+        };
+        // The backend's connection goes with it.
+        self.source = Source::default();
+        Some(last)
     }
 
     /// Hands the request's record over: it is written when the body has been sent or given up.
@@ -70,7 +121,7 @@ impl ResponseBody {
 
 impl From<Full<Bytes>> for ResponseBody {
     fn from(own: Full<Bytes>) -> ResponseBody {
-        ResponseBody { source: Source::Own(own), record: None }
+        ResponseBody { source: Source::Own(own), record: None, ending: None }
     }
 }
 
@@ -85,10 +136,13 @@ impl Body for ResponseBody {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let ResponseBody { source, record } = self.get_mut();
-        let frame = match source {
-            Source::Own(own) => Pin::new(own).poll_frame(context).map_err(|never| match never {}),
-            Source::Backend(body) => body.poll_frame(context),
+        let body = self.get_mut();
+        let last = body.poll_over(context);
+        let ResponseBody { source, record, .. } = body;
+        let frame = match (last, source) {
+            (Some(last), _) => Poll::Ready(last),
+            (None, Source::Own(own)) => Pin::new(own).poll_frame(context).map_err(|never| match never {}),
+            (None, Source::Backend(body)) => body.poll_frame(context),
         };
         if let (Poll::Ready(frame), Some(record)) = (&frame, record) {
             match frame {
@@ -282,6 +336,19 @@ impl Body for RequestBody {
 impl From<Incoming> for ResponseBody {
     /// A backend's stream whose connection is driven elsewhere.
     fn from(incoming: Incoming) -> ResponseBody {
-        ResponseBody { source: Source::Backend(BackendBody { incoming, holder: None }), record: None }
+        ResponseBody { source: Source::Backend(BackendBody { incoming, holder: None }), record: None, ending: None }
     }
+}
+
+impl std::fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseBody").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+fn grpc_trailers(over: Over) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from(over.grpc_status()));
+    trailers.insert("grpc-message", HeaderValue::from_static(over.text()));
+    trailers
 }

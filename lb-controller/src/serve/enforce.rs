@@ -1,12 +1,15 @@
 //! What a decision leads to: the request goes on to its backend, or its sender is told why not.
 
-use http::Response;
+use std::sync::Arc;
+
+use http::{Response, header};
 use lb_policy::{Decision, Facts, Permit, RouteFacts, UnixSeconds};
 
 use super::access_log::Record;
-use super::body::ResponseBody;
+use super::body::{Manner, ResponseBody};
 use super::request::Inbound;
 use super::respond::{self, Early};
+use super::standing::{self, Over, Standing};
 use super::{backend_step_up, facts, forward, route};
 use crate::config::Route;
 use crate::edge::{Edge, Snapshot};
@@ -48,7 +51,7 @@ impl Judged<'_> {
     /// Every way that a judged request can take.
     pub(super) async fn enforce(
         &self,
-        edge: &Edge,
+        edge: &Arc<Edge>,
         decision: Decision,
         request: Inbound,
         record: &mut Record,
@@ -93,7 +96,7 @@ impl Judged<'_> {
 
     async fn forward(
         &self,
-        edge: &Edge,
+        edge: &Arc<Edge>,
         permit: Permit,
         request: Inbound,
         record: &mut Record,
@@ -104,8 +107,10 @@ impl Judged<'_> {
         let assertion =
             session.map(|session| edge.step_up.assertion(config, session, self.approved, &request, &route.pool));
         let pool = route::pool(self.snapshot, route)?;
-        let login_over = edge.step_up.login_over(session.filter(|_| request.upgrade.is_some()));
-        let mut response = forward::forward(permit, pool, request, assertion, login_over, record).await?;
+        let judged = standing::announces_stream(&request).then(|| self.to_judge_again(&request));
+        let mut standing = judged.map(|judged| Standing::new(edge, route.max_stream_age, session, Some(judged)));
+        let tunnel = standing.take_if(|_| request.upgrade.is_some());
+        let mut response = forward::forward(permit, pool, request, assertion, over(tunnel), record).await?;
         self.audit_forwarded(edge, proved_for.as_ref(), response.status(), record);
         if let (Some(kept), Some(session)) = (kept, session)
             && let Some(requirement) = backend_step_up::asked(&response, &config.step_up.levels)
@@ -116,10 +121,45 @@ impl Judged<'_> {
             let challenge = edge.step_up.challenge_for_backend(&self.visit, kept, session, challenge).await;
             return Ok(challenge.map(ResponseBody::from));
         }
+        if response.body().goes_on() {
+            let standing = standing.unwrap_or_else(|| Standing::new(edge, route.max_stream_age, session, None));
+            let manner = manner_of(&response);
+            response.body_mut().end_when(standing.over(), manner);
+        }
         backend_step_up::hide(response.headers_mut());
         if let Some(cookie) = session.and_then(|session| edge.step_up.session_cookie_refresh(&host, session)) {
             respond::carry_session(&mut response, cookie);
         }
         Ok(response)
+    }
+
+    fn to_judge_again(&self, request: &Inbound) -> standing::Judged {
+        standing::Judged {
+            request: request.head(),
+            proved: self.who.proved_for_this_request.to_vec(),
+            body: self.findings.body.clone(),
+            observed: self.findings.observed.clone(),
+            worked: self.findings.worked.to_vec(),
+            sender: self.sender.clone(),
+            version: self.snapshot.version,
+        }
+    }
+}
+
+/// When a tunnel is over; what is none does not ask.
+async fn over(tunnel: Option<Standing>) -> Over {
+    match tunnel {
+        Some(standing) => standing.over().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn manner_of(response: &Response<ResponseBody>) -> Manner {
+    let kind = response.headers().get(header::CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
+    let begins_with = |text: &[u8]| kind.get(..text.len()).is_some_and(|start| start.eq_ignore_ascii_case(text));
+    match () {
+        () if begins_with(b"text/event-stream") => Manner::Quietly,
+        () if begins_with(b"application/grpc") => Manner::GrpcStatus,
+        () => Manner::BrokenOff,
     }
 }

@@ -18,6 +18,7 @@ use crate::serve::body_memory::BodyMemory;
 use crate::serve::client_certificate::ClientCertificate;
 use crate::serve::request::{Inbound, InboundBody};
 use crate::serve::respond::{self, Early, Refusal};
+use crate::serve::tls::TlsClass;
 use crate::signals::{Observed, Sender};
 use crate::stepup::Session;
 
@@ -40,8 +41,9 @@ pub async fn read_body(
     needs.check_headers(content_type(headers), content_encoding(headers), length).map_err(unfit)?;
     let max_bytes = length.unwrap_or(needs.max_bytes).min(needs.max_bytes);
     let bytes = hold_body(memory, request.body, max_bytes, session.is_none()).await?;
-    let facts = needs.read(content_type(&request.headers), &bytes).map_err(unfit)?;
+    let mut facts = needs.read(content_type(&request.headers), &bytes).map_err(unfit)?;
     request.body = InboundBody::Whole(bytes);
+    needs.read_query(request.raw_query(), &mut facts).map_err(unfit)?;
     Ok((request, facts))
 }
 
@@ -116,6 +118,7 @@ pub fn gather<'a>(
         request: request_facts(request, findings.parameters),
         client: ClientFacts {
             certificate: request.certificate.as_deref().map(ClientCertificate::facts),
+            tls_class: request.tls_class.as_ref().map(TlsClass::as_str),
             worked: findings.worked,
             ..findings.observed.client(ClientFacts::at(request.client.address))
         },

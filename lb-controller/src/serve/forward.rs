@@ -19,6 +19,7 @@ use crate::serve::body::{Progress, RequestBody, ResponseBody};
 use crate::serve::guard::names;
 use crate::serve::request::Inbound;
 use crate::serve::respond::Refusal;
+use crate::serve::standing::Over;
 use crate::serve::upstream::{self, Connection, Exchange, SendError};
 use crate::serve::{outgoing, upgrade};
 
@@ -29,7 +30,7 @@ const MAX_BACKENDS_TRIED: usize = 3;
 /// Sends a request to a backend of `pool` and returns its response as it begins; the body follows as the client reads.
 ///
 /// `permit` proves that the rules let it pass. `assertion` tells the backend who the user is and what was proved. A tunnel
-/// ends with `login_over`.
+/// ends when it is `over`.
 /// Errors: [`Refusal::NoBackend`] (503), [`Refusal::BackendFailed`] (502), [`Refusal::BackendTooSlow`] (504), and for
 /// what the client did, [`Refusal::ClientTooSlow`] (408) or [`Refusal::Malformed`] (400).
 pub async fn forward(
@@ -37,7 +38,7 @@ pub async fn forward(
     pool: &Pool,
     mut request: Inbound,
     assertion: Option<HeaderValue>,
-    login_over: impl Future<Output = ()> + 'static,
+    over: impl Future<Output = Over> + 'static,
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, Refusal> {
     // Used up: one decision forwards one request.
@@ -45,7 +46,7 @@ pub async fn forward(
     let client_side = request.upgrade.take();
     let (head, body) = outgoing::split(request, assertion)?;
     if let Some((client_side, protocol)) = client_side {
-        return upgrade::forward(pool, head, (client_side, protocol), login_over, record).await;
+        return upgrade::forward(pool, head, (client_side, protocol), over, record).await;
     }
     let (body, progress) = RequestBody::from_inbound(body);
     let mut message = Request::from_parts(head, body);

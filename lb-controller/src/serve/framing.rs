@@ -7,7 +7,7 @@
 //! its end.
 
 #[cfg(any(test, fuzzing))]
-pub mod fuzzing;
+pub(super) mod fuzzing;
 mod head;
 
 use std::io;

@@ -47,6 +47,8 @@ pub fn check(config: &Config, peer: &Peer, mut request: Request<Incoming>) -> Re
         body: InboundBody::Streaming(body),
         client,
         certificate: peer.certificate.clone(),
+        tls_class: peer.tls_class,
+        pages: config.pages.clone(),
         upgrade,
     })
 }

@@ -7,8 +7,11 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use hyper::body::Incoming;
 
+use crate::config::PagesConfig;
 use crate::serve::access_log::RequestId;
 use crate::serve::client_certificate::ClientCertificate;
+use crate::serve::tls::TlsClass;
+use crate::texts::Texts;
 
 /// The other end of one connection.
 #[derive(Clone, Debug)]
@@ -21,6 +24,8 @@ pub struct Peer {
     pub server_name: Option<String>,
     /// The connection is h2.
     pub h2: bool,
+    /// What the handshake says of the client's software.
+    pub tls_class: Option<TlsClass>,
     /// What the client proved to hold in the handshake, verified by the configured authorities.
     pub certificate: Option<Arc<ClientCertificate>>,
 }
@@ -45,6 +50,10 @@ pub struct Inbound {
     pub client: Client,
     /// Of the connection.
     pub certificate: Option<Arc<ClientCertificate>>,
+    /// Of the connection.
+    pub tls_class: Option<TlsClass>,
+    /// How pages that answer it look, and in which languages they can speak.
+    pub pages: Arc<PagesConfig>,
     /// Present when the client asked for an upgrade (WebSocket): hyper's handle and the protocol's name.
     pub upgrade: Option<(hyper::upgrade::OnUpgrade, String)>,
 }
@@ -71,7 +80,12 @@ impl Inbound {
     /// A second one of the same bytes. `None` while the body still streams, or the client waits for an upgrade.
     pub fn copy(&self) -> Option<Inbound> {
         let InboundBody::Whole(body) = &self.body else { return None };
-        self.upgrade.is_none().then(|| Inbound {
+        self.upgrade.is_none().then(|| Inbound { body: InboundBody::Whole(body.clone()), ..self.head() })
+    }
+
+    /// A second one without the body, to be judged and not to be sent.
+    pub fn head(&self) -> Inbound {
+        Inbound {
             id: self.id,
             method: self.method.clone(),
             authority: self.authority.clone(),
@@ -79,11 +93,19 @@ impl Inbound {
             path: self.path.clone(),
             target: self.target.clone(),
             headers: self.headers.clone(),
-            body: InboundBody::Whole(body.clone()),
+            body: InboundBody::Whole(Bytes::new()),
             client: self.client,
             certificate: self.certificate.clone(),
+            tls_class: self.tls_class,
+            pages: self.pages.clone(),
             upgrade: None,
-        })
+        }
+    }
+
+    /// The texts in the language that its sender reads best.
+    pub fn texts(&self) -> &Texts {
+        let accepted = self.headers.get(http::header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+        self.pages.texts.best_for(accepted)
     }
 
     pub fn raw_query(&self) -> &str {

@@ -1,5 +1,6 @@
 //! TLS towards clients: which certificate for which server name, swapped without dropping a connection.
 
+mod class;
 mod client_authorities;
 mod files;
 mod self_signed;
@@ -13,6 +14,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+pub use class::TlsClass;
 pub use client_authorities::ClientAuthorities;
 pub use files::TlsError;
 pub use self_signed::self_signed;

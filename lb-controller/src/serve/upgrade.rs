@@ -1,5 +1,10 @@
 //! Upgraded connections (WebSocket): bytes in both directions once the *backend* has agreed.
 
+mod frames;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
+mod relay;
+
 use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
@@ -10,20 +15,17 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::copy_bidirectional_with_sizes;
 use tokio::net::TcpStream;
 
 use crate::pool::{Backend, InFlight, Pool};
 use crate::serve::access_log::Record;
 use crate::serve::body::{RequestBody, ResponseBody};
 use crate::serve::respond::Refusal;
+use crate::serve::standing::Over;
 use crate::serve::{forward, outgoing, upstream};
 
 /// Tunnels of one worker. Each holds two sockets and two buffers for as long as both ends like.
 const MAX_TUNNELS_PER_WORKER: usize = 10_000;
-
-/// In each direction. A reader that is slower than its writer stops the writer when this is full.
-const BUFFER_BYTES: usize = 8 * 1024;
 
 thread_local!(static OPEN_TUNNELS: Cell<usize> = const { Cell::new(0) });
 
@@ -56,7 +58,7 @@ pub(super) async fn forward(
     pool: &Pool,
     mut head: request::Parts,
     (client_side, protocol): (OnUpgrade, String),
-    login_over: impl Future<Output = ()> + 'static,
+    over: impl Future<Output = Over> + 'static,
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let place = Place::take()?;
@@ -86,12 +88,8 @@ pub(super) async fn forward(
         return Err(failed(&backend, what, Refusal::BackendFailed));
     }
     let backend_side = hyper::upgrade::on(&mut response);
-    let tunnel = tunnel(client_side, backend_side);
     tokio::task::spawn_local(async move {
-        tokio::select! {
-            () = tunnel => {}
-            () = login_over => tracing::debug!("tunnel closed: its login is over"),
-        }
+        tunnel(client_side, backend_side, over).await;
         drop((place, in_flight));
     });
     let mut response = response.map(|_| ResponseBody::default());
@@ -125,13 +123,12 @@ fn switches_to<Body>(response: &Response<Body>, protocol: &str) -> bool {
     named.is_some_and(|named| named.eq_ignore_ascii_case(protocol.as_bytes()))
 }
 
-/// Copies until both directions have ended, or one failed.
-async fn tunnel(client_side: OnUpgrade, backend_side: OnUpgrade) {
+/// Copies until both directions have ended, one failed, or the tunnel is over.
+async fn tunnel(client_side: OnUpgrade, backend_side: OnUpgrade, over: impl Future<Output = Over>) {
     // hyper hands the client's side over once it has written our 101.
     let copied = async {
         let (client, backend) = tokio::try_join!(client_side, backend_side)?;
-        let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
-        copy_bidirectional_with_sizes(&mut client, &mut backend, BUFFER_BYTES, BUFFER_BYTES).await?;
+        relay::relay(TokioIo::new(client), TokioIo::new(backend), over).await?;
         Ok::<(), Box<dyn std::error::Error>>(())
     };
     if let Err(error) = copied.await {

@@ -41,6 +41,12 @@ impl Rates {
         };
         self.0.iter().map(observe).collect()
     }
+
+    /// All rates as they are, in their order.
+    pub(super) fn look(&self, who: &Who<'_>, now: UnixSeconds) -> Vec<Option<u64>> {
+        let look = |rate: &Rate| Some(rate.counters.count(&who.subject(rate.config.counted_by)?, now));
+        self.0.iter().map(look).collect()
+    }
 }
 
 #[cfg(test)]
@@ -83,6 +89,14 @@ mod tests {
         ];
         for (path, user, octet, expected) in rows {
             assert_eq!(observe(&rates, path, user, octet), expected, "{path} by {user:?}");
+        }
+        let (alice, bob) = (Some("alice"), Some("bob"));
+        for (user, octet, expected) in
+            [(alice, 1, [Some(2), Some(4)]), (bob, 2, [Some(1), Some(1)]), (None, 3, [None, Some(0)])]
+        {
+            let who = Who { user, session: None, device: None, source: Source::of([192, 0, 2, octet].into()) };
+            assert_eq!(rates.look(&who, 1_200), expected, "looking at {user:?} counts nothing");
+            assert_eq!(rates.look(&who, 1_200), expected, "looking at {user:?} counts nothing");
         }
         let renewed = Rates::new(&configs[..1], &rates);
         assert_eq!(observe(&renewed, "/export/a", Some("alice"), 1), [Some(3)], "what stayed in the file goes on");

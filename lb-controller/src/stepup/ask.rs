@@ -7,18 +7,22 @@ use serde_json::{Value, json};
 use super::account::Account;
 use super::client_kind::ClientKind;
 use super::factor::passkey::{self, Challenge};
-use super::factor::{self, Factor, Input, Shape, developer_key};
-use super::pages::{self, AnswerForm, ApprovePage, ChallengePage, Forms, Nonce, html};
+use super::factor::{self, Factor, Shape, developer_key};
+use super::pages::{self, AnswerForm, ApprovePage, ChallengePage, Forms, Frame, html};
 use super::prove::refused_answer;
 use super::random_id::RandomId;
 use super::session::Session;
 use super::shown;
-use super::terms::{in_words, is_per_action, with_terms};
+use super::terms::{is_per_action, with_terms};
 use super::transaction::{OnwardKind, Refused, View};
 use super::{StepUp, Visit};
 use crate::config::Config;
 use crate::serve::request::Inbound;
 use crate::serve::respond::{OwnResponse, problem};
+use crate::texts::{Message, Texts, english};
+
+/// What signs a file with an SSH key.
+const SIGN: &str = "ssh-keygen -Y sign -n NAMESPACE -f ~/.ssh/id_ed25519 FILE";
 
 /// Who is asked, and for which transaction.
 #[derive(Clone, Copy)]
@@ -53,16 +57,17 @@ enum Material {
 
 impl StepUp {
     /// Asks for a proof by `method`; `error` says what was wrong with the one before.
-    pub(super) fn ask(&self, asked: Asked<'_>, method: Method, error: Option<&str>) -> OwnResponse {
+    pub(super) fn ask(&self, asked: Asked<'_>, method: Method, error: Option<Message>) -> OwnResponse {
         let found = factor::of(method).and_then(|factor| Some((factor, self.material(asked, factor)?)));
         let Some((factor, material)) = found else { return refused_answer(asked.request, Refused::Gone) };
         let status = if error.is_some() { StatusCode::UNAUTHORIZED } else { StatusCode::OK };
+        let is_refused = error.is_some();
         let response = match (ClientKind::of(asked.request), error) {
-            (ClientKind::Browser, _) => page(asked, status, factor, &material, error),
-            (_, Some(error)) => problem(status, "proof-refused", "Not accepted", error),
+            (ClientKind::Browser, error) => page(asked, status, factor, &material, error),
+            (_, Some(error)) => problem(status, "proof-refused", "Not accepted", &english().put(&error)),
             (_, None) => pages::json(status, &described(asked, factor, material)),
         };
-        if error.is_some() { with_terms(response, &asked.view.terms) } else { response }
+        if is_refused { with_terms(response, &asked.view.terms) } else { response }
     }
 
     /// `None`: the account has no such factor any more.
@@ -99,15 +104,16 @@ fn page(
     status: StatusCode,
     factor: &Factor,
     material: &Material,
-    error: Option<&str>,
+    error: Option<Message>,
 ) -> OwnResponse {
     let Asked { visit, request, session, id, view } = asked;
     let config = visit.config;
-    let nonce = Nonce::new();
+    let frame = Frame::of(request);
+    let texts = frame.texts;
     let tries = match view.tries_left {
-        0 => "This was the last try; start again from the page you came from.".to_owned(),
-        1 => "One try is left.".to_owned(),
-        left => format!("{left} tries are left."),
+        0 => texts.last_try(),
+        1 => texts.one_try_left(),
+        left => texts.tries_left(left),
     };
     let form = answer_form(factor, material);
     let needs_script = matches!(form, AnswerForm::Passkey { .. } | AnswerForm::Work { .. });
@@ -117,31 +123,31 @@ fn page(
         (view.askable().any(|method| is_elsewhere(&method)), format!("/.lb/challenge/{id}/idp"));
     let others = view.askable().filter(|other| *other != factor.method && !is_elsewhere(other));
     let page = ChallengePage {
-        nonce: nonce.text(),
-        host: &request.authority,
+        frame: &frame,
         user: session.user(),
         method: view.request.method.as_str(),
         // Of what is approved as it stands all is shown.
         path: if view.is_per_action() { &view.request.target } else { path_of(&view.request.target) },
-        facts: &view.shown.iter().map(shown::for_page).collect::<Vec<_>>(),
-        why: &why(view),
+        facts: &view.shown.iter().map(|fact| shown::for_page(texts, fact)).collect::<Vec<_>>(),
+        why: why(texts, view),
         action: &format!("/.lb/challenge/{id}"),
         name: factor.method.name(),
         field: factor.input.name,
-        label: label(config, &factor.input),
-        hint: hint(config, &factor.input),
+        label: texts.put(&label(config, factor)),
+        hint: texts.put(&hint(config, factor)),
         form,
-        others: &others.map(|other| (other.name(), factor::label(other))).collect::<Vec<_>>(),
+        others: &others.map(|other| (other.name(), texts.put(&factor::label(other)))).collect::<Vec<_>>(),
         step: view.proved_count + 1,
         steps: view.proved_count + view.missing.len(),
-        error,
-        tries: error.is_some().then_some(&tries),
+        tries: error.is_some().then(|| tries.to_string()),
+        error: error.map(|error| texts.put(&error)),
         onward: match view.onward {
-            OnwardKind::Redirect => "You go straight on to the page once you confirm.",
-            OnwardKind::Parked => "Your request is kept and goes on once you confirm.",
-            OnwardKind::Retry => "Once you confirm, go back and send your request again.",
-            OnwardKind::Elsewhere => "Once you confirm, your request can go on where you came from.",
-        },
+            OnwardKind::Redirect => texts.onward_redirect(),
+            OnwardKind::Parked => texts.onward_parked(),
+            OnwardKind::Retry => texts.onward_retry(),
+            OnwardKind::Elsewhere => texts.onward_elsewhere(),
+        }
+        .to_string(),
         at_provider: leads_to_provider.then_some(&at_provider),
     };
     // The next proof may be one at a provider, and browsers hold the policy against redirects too.
@@ -151,31 +157,33 @@ fn page(
         (false, true) => Forms::OwnWithScript,
         (false, false) => Forms::Own,
     };
-    html(status, &nonce, forms, &page)
+    html(status, &frame, forms, &page)
 }
 
 /// What is approved, and the way to the provider where that is done.
 pub(super) fn approve_at_provider(asked: Asked<'_>) -> OwnResponse {
     let Asked { request, session, id, view, .. } = asked;
-    let nonce = Nonce::new();
+    let frame = Frame::of(request);
+    let texts = frame.texts;
     let page = ApprovePage {
-        nonce: nonce.text(),
-        host: &request.authority,
+        frame: &frame,
         user: session.user(),
         method: view.request.method.as_str(),
         path: &view.request.target,
-        facts: &view.shown.iter().map(shown::for_page).collect::<Vec<_>>(),
-        why: &why(view),
+        facts: &view.shown.iter().map(|fact| shown::for_page(texts, fact)).collect::<Vec<_>>(),
+        why: why(texts, view),
         action: &format!("/.lb/challenge/{id}/idp"),
     };
-    html(StatusCode::OK, &nonce, Forms::Elsewhere, &page)
+    html(StatusCode::OK, &frame, Forms::Elsewhere, &page)
 }
 
 fn answer_form<'a>(factor: &Factor, material: &'a Material) -> AnswerForm<'a> {
     match (material, factor.input.shape) {
         (Material::Sent { to, is_out }, Shape::Sent(field)) => AnswerForm::Sent { field, to, is_out: *is_out },
         (Material::Passkey { options }, _) => AnswerForm::Passkey { options: options.to_string(), call: "get" },
-        (Material::Signature { text }, _) => AnswerForm::Signature { text, namespace: developer_key::NAMESPACE },
+        (Material::Signature { text }, _) => {
+            AnswerForm::Signature { text, command: SIGN.replace("NAMESPACE", developer_key::NAMESPACE) }
+        }
         (Material::Work { puzzle, bits, captcha }, _) => {
             AnswerForm::Work { puzzle, bits: *bits, captcha: captcha.as_deref() }
         }
@@ -219,17 +227,17 @@ fn described(asked: Asked<'_>, factor: &Factor, material: Material) -> Value {
     described
 }
 
-fn label<'a>(config: &'a Config, input: &'a Input) -> &'a str {
+fn label(config: &Config, factor: &Factor) -> Message {
     match &config.factors.external {
-        Some(external) if input.name == factor::external::FACTOR.input.name => &external.label,
-        _ => input.label,
+        Some(external) if factor.method == Method::External => Message::Literal(external.label.clone()),
+        _ => (factor.input.label)(),
     }
 }
 
-fn hint<'a>(config: &'a Config, input: &'a Input) -> &'a str {
+fn hint(config: &Config, factor: &Factor) -> Message {
     match &config.factors.external {
-        Some(external) if input.name == factor::external::FACTOR.input.name => &external.hint,
-        _ => input.hint,
+        Some(external) if factor.method == Method::External => Message::Literal(external.hint.clone()),
+        _ => (factor.input.hint)(),
     }
 }
 
@@ -242,14 +250,14 @@ pub(super) fn masked(address: &str) -> String {
 }
 
 /// In plain words, what the rules want.
-fn why(view: &View) -> String {
+fn why(texts: &Texts, view: &View) -> String {
     let requirements = || view.unmet.iter().map(|(_, requirement)| requirement);
     if requirements().any(is_per_action) {
-        return "This request has to be confirmed each time.".to_owned();
+        return texts.why_each_time().to_string();
     }
     match requirements().filter_map(|requirement| requirement.max_age_seconds).min() {
-        Some(seconds) => format!("This request needs one more proof, which then counts for {}.", in_words(seconds)),
-        None => "This request needs one more proof.".to_owned(),
+        Some(seconds) => texts.why_for(texts.span(seconds)).to_string(),
+        None => texts.why().to_string(),
     }
 }
 

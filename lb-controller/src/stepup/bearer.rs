@@ -17,6 +17,7 @@ use crate::identity::{ApiKeys, Bearers, KeyRefused, Presented, Scheme, TokenRefu
 use crate::serve::facts::only_value;
 use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
+use crate::texts::say;
 
 /// What a request brought to say who sends it.
 pub enum Credential {
@@ -91,13 +92,11 @@ impl StepUp {
         self.counters.token_refused("api_key");
         self.event("api-key", &refused.to_string(), request, None).record();
         let (problem, title, detail) = match refused {
-            KeyRefused::RegenerateRequired => (
-                "api-key-regenerate",
-                "Replace this API key",
-                "This key opens nothing until it was replaced. Ask whoever runs this service for a new one.",
-            ),
+            KeyRefused::RegenerateRequired => {
+                ("api-key-regenerate", say::api_key_replace(), say::api_key_replace_about())
+            }
             KeyRefused::Unknown | KeyRefused::Expired => {
-                ("invalid_token", "Not valid", "This API key is unknown, has ended, or was revoked.")
+                ("invalid_token", say::api_key_invalid(), say::api_key_invalid_about())
             }
         };
         let answer = Rejection { status: StatusCode::UNAUTHORIZED, problem, title, detail }.answer(request);
@@ -112,8 +111,8 @@ impl StepUp {
                 let rejection = Rejection {
                     status: StatusCode::SERVICE_UNAVAILABLE,
                     problem: "idp_unavailable",
-                    title: "The token's issuer does not answer",
-                    detail: "Nothing was decided about the token. Try again in a moment.",
+                    title: say::token_unavailable(),
+                    detail: say::token_unavailable_about(),
                 };
                 return with_retry_after(rejection.answer(request), 5);
             }
@@ -131,8 +130,8 @@ impl StepUp {
         let rejection = Rejection {
             status: StatusCode::UNAUTHORIZED,
             problem: error,
-            title: "The token is not accepted",
-            detail: &format!("Why: {why}."),
+            title: say::token_invalid(),
+            detail: say::token_invalid_about(&why),
         };
         let text = challenge(scheme, &[("error", error), ("error_description", &why)]);
         let mut answer = with_challenge(rejection.answer(request), text);
@@ -161,8 +160,8 @@ impl StepUp {
         let rejection = Rejection {
             status: StatusCode::FORBIDDEN,
             problem: "insufficient_scope",
-            title: "Not within the token's scope",
-            detail: &format!("This needs the scope: {wanted}"),
+            title: say::token_scope(),
+            detail: say::token_scope_about(&wanted),
         };
         let text = challenge(*scheme, &[("error", "insufficient_scope"), ("scope", &wanted)]);
         Err(with_challenge(rejection.answer(request), text))
@@ -180,12 +179,11 @@ impl StepUp {
         let result = if better.is_some() { "issued" } else { "impossible" };
         self.audit_asked(visit, request, (session, challenge), (result, None, None));
         let Some(better) = better else {
-            let detail = "This needs a proof by a person that this token, or one like it, cannot bring.";
             return Rejection {
                 status: StatusCode::FORBIDDEN,
                 problem: "step_up_impossible",
-                title: "Not possible with this token",
-                detail,
+                title: say::token_impossible(),
+                detail: say::token_impossible_about(),
             }
             .answer(request);
         };

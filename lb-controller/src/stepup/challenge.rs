@@ -19,6 +19,7 @@ use super::{StepUp, Visit, cookies, csrf};
 use crate::audit::Event;
 use crate::serve::request::{Inbound, InboundBody};
 use crate::serve::respond::OwnResponse;
+use crate::texts::{english, say};
 
 impl StepUp {
     /// The session is not strong or fresh enough: opens a transaction for this request and tells the client where to
@@ -97,10 +98,8 @@ impl StepUp {
             return self.challenge(visit, request, session, challenge).await;
         }
         self.event_of("challenge", "unmet", &request, Some(session)).record();
-        let detail =
-            "The service behind this gateway asks for proof that you have given already, or that nobody can give.";
-        Rejection { status: StatusCode::FORBIDDEN, problem: "step-up-unmet", title: "Not possible", detail }
-            .answer(&request)
+        let (title, detail) = (say::step_up_unmet(), say::step_up_unmet_about());
+        Rejection { status: StatusCode::FORBIDDEN, problem: "step-up-unmet", title, detail }.answer(&request)
     }
 
     /// Terminal: asking again would loop. A factor is never enrolled on the strength of a password alone.
@@ -112,9 +111,8 @@ impl StepUp {
         challenge: &Challenge,
     ) -> OwnResponse {
         self.audit_asked(visit, request, (session, challenge), ("impossible", None, None));
-        let detail = "This needs a factor that your account does not have. Add one at /.lb/factors, or ask whoever runs this service.";
-        Rejection { status: StatusCode::FORBIDDEN, problem: "step-up-impossible", title: "Not possible yet", detail }
-            .answer(request)
+        let (title, detail) = (say::step_up_impossible(), say::step_up_impossible_about());
+        Rejection { status: StatusCode::FORBIDDEN, problem: "step-up-impossible", title, detail }.answer(request)
     }
 
     /// Decides how the request goes on after the proof, reading its body where that needs it. The request comes back
@@ -186,7 +184,7 @@ impl StepUp {
             rule: Some(&rules.join(",")),
             required: required(challenge),
             had: Some(had(session, &visit.config.step_up.levels, self.clock.now())),
-            shown: shown::in_words(&challenge.shown).as_deref(),
+            shown: shown::in_words(english(), &challenge.shown).as_deref(),
             transaction: transaction.as_deref(),
             body_sha256: body_sha256.map(|hash| hex(&hash)),
             ..self.event_of("challenge", result, request, Some(session))
@@ -243,35 +241,27 @@ fn clear_stale_cookies(mut answer: OwnResponse, headers: &http::HeaderMap, evict
 
 /// A challenge would be in vain: no proof could be told to be for this body, so each retry would be challenged again.
 fn cannot_be_bound(request: &Inbound) -> OwnResponse {
-    let detail = "A request that is confirmed each time must be small enough to be kept meanwhile, \
-                  and no more than three of yours may wait at once.";
-    Rejection { status: StatusCode::PAYLOAD_TOO_LARGE, problem: "too-large", title: "Too large to confirm", detail }
-        .answer(request)
+    let (title, detail) = (say::too_large_to_confirm(), say::too_large_to_confirm_about());
+    Rejection { status: StatusCode::PAYLOAD_TOO_LARGE, problem: "too-large", title, detail }.answer(request)
 }
 
 /// What is cut off nobody has seen, and a page of it nobody reads.
 fn cannot_be_shown(request: &Inbound, fact: &ShownFact) -> OwnResponse {
-    let detail = format!(
-        "Whoever confirms this has to be shown `{}`, which has more than {} characters.",
-        fact.name,
-        shown::LONGEST_CHARS
-    );
-    let (status, title) = (StatusCode::UNPROCESSABLE_ENTITY, "Too long to confirm");
-    Rejection { status, problem: "fact-too-long", title, detail: &detail }.answer(request)
+    let (title, detail) = (say::fact_too_long(), say::fact_too_long_about(&fact.name, shown::LONGEST_CHARS));
+    Rejection { status: StatusCode::UNPROCESSABLE_ENTITY, problem: "fact-too-long", title, detail }.answer(request)
 }
 
 fn too_many_transactions(request: &Inbound) -> OwnResponse {
     let rejection = Rejection {
         status: StatusCode::SERVICE_UNAVAILABLE,
         problem: "busy",
-        title: "Too many open challenges",
-        detail: "Try again in a minute.",
+        title: say::too_many_challenges(),
+        detail: say::try_in_a_minute(),
     };
     pages::with_retry_after(rejection.answer(request), 60)
 }
 
 pub(super) fn body_cut_short(request: &Inbound) -> OwnResponse {
-    let detail = "The request body stopped arriving.";
-    Rejection { status: StatusCode::REQUEST_TIMEOUT, problem: "request-timeout", title: "Request timeout", detail }
-        .answer(request)
+    let (title, detail) = (say::body_cut_short(), say::body_cut_short_about());
+    Rejection { status: StatusCode::REQUEST_TIMEOUT, problem: "request-timeout", title, detail }.answer(request)
 }

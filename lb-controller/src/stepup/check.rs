@@ -15,6 +15,7 @@ use crate::config::{Config, User};
 use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
 use crate::signals::Who;
+use crate::texts::say;
 
 /// Why an answer was not accepted.
 #[derive(Debug)]
@@ -155,20 +156,16 @@ impl NotProved {
             NotProved::Throttled { wait_seconds } => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "too-many-attempts",
-                "Too many attempts",
-                format!("Wait {wait_seconds} seconds, go back, and try again."),
+                say::too_many_attempts(),
+                say::too_many_attempts_about(wait_seconds),
                 *wait_seconds,
             ),
             NotProved::Refused(failure) if !failure.is_unchecked() => return None,
-            NotProved::Busy | NotProved::Refused(_) => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "busy",
-                "Too busy to check",
-                "Nothing was checked. Go back and try again in a few seconds.".to_owned(),
-                2,
-            ),
+            NotProved::Busy | NotProved::Refused(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "busy", say::busy(), say::busy_about(), 2)
+            }
         };
-        let rejection = Rejection { status, problem, title, detail: &detail };
+        let rejection = Rejection { status, problem, title, detail };
         Some(with_retry_after(rejection.answer(request), wait_seconds))
     }
 }

@@ -43,6 +43,7 @@ use super::form::FORM_LIMIT_BYTES;
 use super::random_id::RandomId;
 use crate::config::FactorsConfig;
 use crate::store::{Store, StoreError};
+use crate::texts::{Message, say};
 
 const FACTORS: &[&Factor] = &[
     &password::FACTOR,
@@ -141,13 +142,16 @@ pub(super) type Asking<'a> = Pin<Box<dyn Future<Output = Result<FactorVerified, 
 pub(super) struct Input {
     /// The form field.
     pub(super) name: &'static str,
-    pub(super) label: &'static str,
+    pub(super) label: Say,
     /// Where the user finds it.
-    pub(super) hint: &'static str,
+    pub(super) hint: Say,
     pub(super) shape: Shape,
     /// What the page says when the answer is refused. It is the same for every reason, or it would help who guesses.
-    pub(super) refused: &'static str,
+    pub(super) refused: Say,
 }
+
+/// A text, in whatever language it is then shown.
+pub(super) type Say = fn() -> Message;
 
 /// What the user does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -309,8 +313,13 @@ pub(super) fn all() -> impl Iterator<Item = &'static Factor> {
 }
 
 /// What people call it.
-pub(super) fn label(method: Method) -> &'static str {
-    of(method).map_or(method.name(), |factor| factor.input.label)
+pub(super) fn label(method: Method) -> Message {
+    match (method, of(method)) {
+        (_, Some(factor)) => (factor.input.label)(),
+        (Method::IdentityProvider, None) => say::idp_label(),
+        (Method::ClientCertificate, None) => say::certificate_label(),
+        (method, None) => Message::Literal(method.name().to_owned()),
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::seal::{Purpose, Sealer};
 use crate::identity::{Flow, Unavailable};
 use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
+use crate::texts::say;
 
 /// One way to a provider and back.
 #[derive(Debug, Serialize, Deserialize)]
@@ -91,15 +92,15 @@ fn idp_unavailable(request: &Inbound, unavailable: &Unavailable) -> OwnResponse 
     let rejection = Rejection {
         status: StatusCode::SERVICE_UNAVAILABLE,
         problem: "idp_unavailable",
-        title: "The login service does not answer",
-        detail: "Nothing was decided. Try again in a moment.",
+        title: say::idp_unavailable(),
+        detail: say::idp_unavailable_about(),
     };
     pages::with_retry_after(rejection.answer(request), 5)
 }
 
 fn no_such_provider(request: &Inbound) -> OwnResponse {
-    let detail = "There is no such page here.";
-    Rejection { status: StatusCode::NOT_FOUND, problem: "not-found", title: "Not found", detail }.answer(request)
+    let (title, detail) = (say::not_found(), say::no_such_page());
+    Rejection { status: StatusCode::NOT_FOUND, problem: "not-found", title, detail }.answer(request)
 }
 
 fn transaction_of(errand: &Errand) -> Option<RandomId> {

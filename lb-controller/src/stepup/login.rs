@@ -13,16 +13,16 @@ use super::client_kind::ClientKind;
 use super::cookies::{self, Found, Keep};
 use super::device::Device;
 use super::form::Form;
-use super::pages::{self, Forms, LoginPage, Nonce, Rejection, SessionPage, html, see_other, with_cookie};
+use super::pages::{self, Forms, Frame, LoginPage, Rejection, SessionPage, html, see_other, with_cookie};
 use super::seal::Purpose;
 use super::session::Session;
-use super::terms::in_words;
 use super::{StepUp, Visit, factor};
 use crate::audit::Event;
 use crate::config::Config;
 use crate::serve::facts::only_value;
 use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
+use crate::texts::{Message, say};
 
 /// Longer ones exist nowhere; they only cost hashing.
 const LONGEST_USER_NAME: usize = 256;
@@ -36,7 +36,7 @@ impl StepUp {
         let response = match ClientKind::of(request) {
             ClientKind::Browser => see_other(&self.login_url(request)),
             ClientKind::Preflight => pages::own(StatusCode::NO_CONTENT, "text/plain", String::new()),
-            _ => unauthenticated(request, "login-required", "Log in first", "POST user and password to /.lb/login."),
+            _ => unauthenticated(request, "login-required", say::log_in_first(), say::log_in_first_about()),
         };
         // A cookie that does not open never will: without this, a duplicate would lock the user out. One that has ended is
         // left alone: the browser may hold its successor already, and this answer may come late.
@@ -143,16 +143,15 @@ impl StepUp {
             return unchecked;
         }
         visit.joint.failed(visit.config, &request.client);
-        const WRONG: &str = "User name or password is wrong.";
         match ClientKind::of(request) {
             ClientKind::Browser => with_www_authenticate(login_form(
                 visit.config,
                 request,
                 StatusCode::UNAUTHORIZED,
                 user_name,
-                Some(WRONG),
+                Some(say::login_wrong()),
             )),
-            _ => unauthenticated(request, "login-failed", "Login failed", WRONG),
+            _ => unauthenticated(request, "login-failed", say::login_failed(), say::login_wrong()),
         }
     }
 
@@ -195,21 +194,21 @@ impl StepUp {
         if ClientKind::of(request) != ClientKind::Browser {
             return pages::json(StatusCode::OK, &self.describe(config, session));
         }
-        let (nonce, now) = (Nonce::new(), self.clock.now());
+        let (frame, now) = (Frame::of(request), self.clock.now());
+        let texts = frame.texts;
         let proofs = session.factors().iter().map(|factor| {
-            let age = in_words(factor.age_seconds(now).unwrap_or(0));
-            (factor::label(factor.method), format!("{age} ago"))
+            let ago = texts.ago(texts.span(factor.age_seconds(now).unwrap_or(0))).to_string();
+            (texts.put(&factor::label(factor.method)), ago)
         });
         let page = SessionPage {
-            nonce: nonce.text(),
-            host: &request.authority,
+            frame: &frame,
             user: session.user(),
             proofs: &proofs.collect::<Vec<_>>(),
-            ends_in: &in_words(session.ends_at.saturating_sub(now)),
+            ends_in: texts.span(session.ends_at.saturating_sub(now)),
         };
         // The way out may lead on to the provider's.
         let forms = if session.account().issuer.is_some() { Forms::Elsewhere } else { Forms::Own };
-        html(StatusCode::OK, &nonce, forms, &page)
+        html(StatusCode::OK, &frame, forms, &page)
     }
 
     /// What a client may know of its own session.
@@ -276,23 +275,28 @@ fn trace_id(traceparent: &str) -> Option<&str> {
     (id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))).then_some(id)
 }
 
-fn login_form(config: &Config, request: &Inbound, status: StatusCode, user: &str, error: Option<&str>) -> OwnResponse {
-    let nonce = Nonce::new();
+fn login_form(
+    config: &Config,
+    request: &Inbound,
+    status: StatusCode,
+    user: &str,
+    error: Option<Message>,
+) -> OwnResponse {
+    let frame = Frame::of(request);
     let query = request.target.split_once('?').map(|(_, query)| format!("?{query}")).unwrap_or_default();
     let link = |name: &str| format!("/.lb/login/{name}{query}");
     let providers = config.identity_providers.iter().map(|provider| (provider.label.as_str(), link(&provider.name)));
     let page = LoginPage {
-        nonce: nonce.text(),
-        host: &request.authority,
+        frame: &frame,
         action: &request.target,
         user,
-        error,
+        error: error.map(|error| frame.texts.put(&error)),
         providers: &providers.collect::<Vec<_>>(),
     };
-    html(status, &nonce, Forms::Own, &page)
+    html(status, &frame, Forms::Own, &page)
 }
 
-fn unauthenticated(request: &Inbound, problem: &str, title: &str, detail: &str) -> OwnResponse {
+fn unauthenticated(request: &Inbound, problem: &str, title: Message, detail: Message) -> OwnResponse {
     let rejection = Rejection { status: StatusCode::UNAUTHORIZED, problem, title, detail };
     with_www_authenticate(rejection.answer(request))
 }
@@ -305,16 +309,16 @@ pub(super) fn with_www_authenticate(mut response: OwnResponse) -> OwnResponse {
 }
 
 fn incomplete(request: &Inbound) -> OwnResponse {
-    let detail = "Send the fields user and password, once each, as a form.";
-    Rejection { status: StatusCode::BAD_REQUEST, problem: "form", title: "Incomplete form", detail }.answer(request)
+    let (title, detail) = (say::incomplete_form(), say::incomplete_form_about());
+    Rejection { status: StatusCode::BAD_REQUEST, problem: "form", title, detail }.answer(request)
 }
 
 pub(super) fn store_unavailable(request: &Inbound) -> OwnResponse {
     let rejection = Rejection {
         status: StatusCode::SERVICE_UNAVAILABLE,
         problem: "store-unavailable",
-        title: "Try again in a moment",
-        detail: "The gateway cannot record this now, so it did not do it.",
+        title: say::store_unavailable(),
+        detail: say::store_unavailable_about(),
     };
     pages::with_retry_after(rejection.answer(request), 2)
 }

@@ -14,6 +14,7 @@ use crate::identity::ApiKeys;
 use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
 use crate::signals::RetryAfter;
+use crate::texts::say;
 
 impl StepUp {
     /// A rule ends all sessions of the user, here and in every other browser. `Err`: it cannot be recorded, and nothing
@@ -54,12 +55,11 @@ impl StepUp {
         if !is_recorded {
             return store_unavailable(request);
         }
-        let detail = "This API key must be made anew before it is of use again.";
         Rejection {
             status: StatusCode::UNAUTHORIZED,
             problem: "api-key-regenerate",
-            title: "API key out of date",
-            detail,
+            title: say::api_key_stale(),
+            detail: say::api_key_stale_about(),
         }
         .answer(request)
     }
@@ -67,12 +67,11 @@ impl StepUp {
     /// A limit of a rule has no room now (429, RFC 6585 §4).
     pub fn limited(&self, request: &Inbound, retry_after: &RetryAfter) -> OwnResponse {
         self.counters.rate_limited("rule", &retry_after.rule);
-        let detail = format!("Wait {} seconds and try again.", retry_after.seconds);
         let rejection = Rejection {
             status: StatusCode::TOO_MANY_REQUESTS,
             problem: "rate-limited",
-            title: "Too many requests",
-            detail: &detail,
+            title: say::limited(),
+            detail: say::limited_about(retry_after.seconds),
         };
         with_retry_after(rejection.answer(request), retry_after.seconds)
     }

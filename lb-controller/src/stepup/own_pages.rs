@@ -12,6 +12,7 @@ use super::session::Session;
 use super::{StepUp, Visit, csrf, self_service};
 use crate::serve::request::{Inbound, InboundBody};
 use crate::serve::respond::OwnResponse;
+use crate::texts::say;
 
 /// One of the gateway's own pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,7 @@ enum Page {
     Session,
     Jwks,
     Script,
+    Logo,
     Challenge(RandomId),
     Status(RandomId),
     /// A proof at the user's identity provider.
@@ -47,6 +49,7 @@ impl Page {
             "session" => Some(Page::Session),
             "jwks.json" => Some(Page::Jwks),
             "step-up.js" => Some(Page::Script),
+            "logo" => Some(Page::Logo),
             "work" => Some(Page::Work),
             "work/status" => Some(Page::WorkStatus),
             other => match other.split_once('/') {
@@ -71,9 +74,13 @@ impl Page {
             Page::Logout | Page::BackchannelLogout(_) => "POST",
             // A HEAD would begin, or end, what nobody sees.
             Page::LoginAt(_) | Page::Callback(_) | Page::ChallengeAtProvider(_) => "GET",
-            Page::Session | Page::Jwks | Page::Script | Page::Status(_) | Page::WorkStatus | Page::Resume(_) => {
-                "GET, HEAD"
-            }
+            Page::Session
+            | Page::Jwks
+            | Page::Script
+            | Page::Logo
+            | Page::Status(_)
+            | Page::WorkStatus
+            | Page::Resume(_) => "GET, HEAD",
         }
     }
 }
@@ -102,6 +109,7 @@ impl StepUp {
             (Page::Callback(name), session) => self.callback(visit, request, session, &name).await,
             (Page::Jwks, _) => self.key_set(),
             (Page::Script, _) => script(),
+            (Page::Logo, _) => logo(request),
             (Page::Work, _) => self.work_page(visit, request, None),
             (Page::WorkStatus, _) => self.work_status(request),
             (_, None) => self.log_in(request),
@@ -152,6 +160,17 @@ fn script() -> OwnResponse {
     response
 }
 
+/// The operator's picture. Opened by itself it is a document like any other, and must run nothing.
+fn logo(request: &Inbound) -> OwnResponse {
+    let Some(logo) = &request.pages.look.logo else { return not_found(request) };
+    let mut response = pages::own(StatusCode::OK, logo.content_type, logo.bytes.clone());
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; sandbox";
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    response
+}
+
 async fn read_form(mut request: Inbound) -> Result<(Inbound, Form), OwnResponse> {
     let body = std::mem::replace(&mut request.body, InboundBody::Whole(bytes::Bytes::new()));
     let body = match body::read(body, FORM_LIMIT_BYTES).await {
@@ -172,19 +191,18 @@ async fn read_form(mut request: Inbound) -> Result<(Inbound, Form), OwnResponse>
 }
 
 fn bad_form(request: &Inbound, status: StatusCode) -> OwnResponse {
-    let detail = "Send the fields as application/x-www-form-urlencoded, each once, 8 KiB at most.";
-    Rejection { status, problem: "form", title: "Unreadable form", detail }.answer(request)
+    let (title, detail) = (say::unreadable_form(), say::unreadable_form_about());
+    Rejection { status, problem: "form", title, detail }.answer(request)
 }
 
 fn not_found(request: &Inbound) -> OwnResponse {
-    let detail = "There is no such page here.";
-    Rejection { status: StatusCode::NOT_FOUND, problem: "not-found", title: "Not found", detail }.answer(request)
+    let (title, detail) = (say::not_found(), say::no_such_page());
+    Rejection { status: StatusCode::NOT_FOUND, problem: "not-found", title, detail }.answer(request)
 }
 
 fn wrong_method(request: &Inbound, page: &Page) -> OwnResponse {
-    let detail = "This page does not take that method; see the Allow header.";
-    let rejection =
-        Rejection { status: StatusCode::METHOD_NOT_ALLOWED, problem: "method", title: "Method not allowed", detail };
+    let (title, detail) = (say::wrong_method(), say::wrong_method_about());
+    let rejection = Rejection { status: StatusCode::METHOD_NOT_ALLOWED, problem: "method", title, detail };
     let mut response = rejection.answer(request);
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(page.methods()));
     response

@@ -1,5 +1,7 @@
-//! What people see, and the shapes of answers for everything else. Pages work without JavaScript, load nothing, and
-//! cannot be framed.
+//! What people see, and the shapes of answers for everything else. Pages work without JavaScript, load nothing but the
+//! operator's logo, and cannot be framed.
+
+mod templates;
 
 use askama::Template;
 use base64::Engine as _;
@@ -8,239 +10,41 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 
+pub(super) use templates::*;
+
 use super::client_kind::ClientKind;
-use super::factor::Field;
 use super::grpc;
 use super::random_id::random_bytes;
+use crate::config::Look;
 use crate::serve::request::Inbound;
 use crate::serve::respond::{OwnResponse, problem};
+use crate::texts::{Message, Texts, english};
 
-/// For one page; its `<style>` and `<script>` carry it, injected ones cannot.
-pub(super) struct Nonce(String);
+/// What all pages have.
+pub(super) struct Frame<'a> {
+    /// For this page alone; its `<style>` and `<script>` carry it, injected ones cannot.
+    pub(super) nonce: String,
+    /// Where the browser is, with its port.
+    pub(super) host: &'a str,
+    /// In the reader's language.
+    pub(super) texts: &'a Texts,
+    pub(super) look: &'a Look,
+}
 
-impl Nonce {
-    pub(super) fn new() -> Nonce {
-        Nonce(URL_SAFE_NO_PAD.encode(random_bytes::<16>()))
+impl Frame<'_> {
+    pub(super) fn of(request: &Inbound) -> Frame<'_> {
+        Frame {
+            nonce: URL_SAFE_NO_PAD.encode(random_bytes::<16>()),
+            host: &request.authority,
+            texts: request.texts(),
+            look: &request.pages.look,
+        }
     }
 
-    pub(super) fn text(&self) -> &str {
-        &self.0
+    /// What people call the service.
+    pub(super) fn name(&self) -> &str {
+        self.look.name.as_deref().unwrap_or(self.host)
     }
-}
-
-#[derive(Template)]
-#[template(path = "login.html")]
-pub(super) struct LoginPage<'a> {
-    pub(super) nonce: &'a str,
-    pub(super) host: &'a str,
-    /// Where the form goes: the page itself, with the way back in its query.
-    pub(super) action: &'a str,
-    pub(super) user: &'a str,
-    pub(super) error: Option<&'a str>,
-    /// What each identity provider is called, and where the login there begins.
-    pub(super) providers: &'a [(&'a str, String)],
-}
-
-#[derive(Template)]
-#[template(path = "challenge.html")]
-pub(super) struct ChallengePage<'a> {
-    pub(super) nonce: &'a str,
-    pub(super) host: &'a str,
-    pub(super) user: &'a str,
-    pub(super) method: &'a str,
-    pub(super) path: &'a str,
-    /// Names and values of what is approved.
-    pub(super) facts: &'a [(&'a str, String)],
-    pub(super) why: &'a str,
-    pub(super) action: &'a str,
-    /// Of the method, as rules call it.
-    pub(super) name: &'a str,
-    pub(super) field: &'a str,
-    pub(super) label: &'a str,
-    pub(super) hint: &'a str,
-    pub(super) form: AnswerForm<'a>,
-    /// Other ways: name of the method, what people call it.
-    pub(super) others: &'a [(&'static str, &'static str)],
-    pub(super) step: usize,
-    pub(super) steps: usize,
-    pub(super) error: Option<&'a str>,
-    pub(super) tries: Option<&'a str>,
-    pub(super) onward: &'a str,
-    /// Where the same can be proved at the user's identity provider.
-    pub(super) at_provider: Option<&'a str>,
-}
-
-/// Before the way to an identity provider.
-#[derive(Template)]
-#[template(path = "approve.html")]
-pub(super) struct ApprovePage<'a> {
-    pub(super) nonce: &'a str,
-    pub(super) host: &'a str,
-    pub(super) user: &'a str,
-    pub(super) method: &'a str,
-    pub(super) path: &'a str,
-    pub(super) facts: &'a [(&'a str, String)],
-    pub(super) why: &'a str,
-    pub(super) action: &'a str,
-}
-
-/// How the answer comes.
-pub(super) enum AnswerForm<'a> {
-    Typed {
-        field: Field,
-    },
-    Sent {
-        field: Field,
-        to: &'a str,
-        is_out: bool,
-    },
-    /// `call`: the function of `navigator.credentials`.
-    Passkey {
-        options: String,
-        call: &'a str,
-    },
-    Signature {
-        text: &'a str,
-        namespace: &'a str,
-    },
-    Work {
-        puzzle: &'a str,
-        bits: u8,
-        captcha: Option<&'a str>,
-    },
-}
-
-#[derive(Template)]
-#[template(path = "work.html")]
-pub(super) struct WorkPage<'a> {
-    pub(super) nonce: &'a str,
-    pub(super) host: &'a str,
-    pub(super) method: &'a str,
-    pub(super) path: &'a str,
-    pub(super) action: &'a str,
-    pub(super) field: &'a str,
-    pub(super) hint: &'a str,
-    pub(super) puzzle: &'a str,
-    pub(super) bits: u8,
-    pub(super) captcha: Option<&'a str>,
-    /// Where there is another way, for those who log in.
-    pub(super) login: Option<&'a str>,
-    pub(super) error: Option<&'a str>,
-}
-
-#[derive(Template)]
-#[template(path = "factors.html")]
-pub(super) struct FactorsPage<'a> {
-    pub(super) nonce: &'a str,
-    pub(super) host: &'a str,
-    pub(super) user: &'a str,
-    pub(super) action: &'a str,
-    pub(super) factors: &'a [ListedFactor],
-    /// Name of the method, and what people call it.
-    pub(super) addable: &'a [(&'static str, &'static str)],
-    /// A recovery code was used.
-    pub(super) must_add: bool,
-    pub(super) error: Option<&'a str>,
-}
-
-/// One line of the list.
-pub(super) struct ListedFactor {
-    pub(super) id: String,
-    pub(super) kind: &'static str,
-    /// Empty: it has none.
-    pub(super) name: String,
-    pub(super) added: String,
-    pub(super) used: String,
-}
-
-#[derive(Template)]
-#[template(path = "add_factor.html")]
-pub(super) struct AddPage<'a> {
-    pub(super) nonce: &'a str,
-    pub(super) host: &'a str,
-    pub(super) user: &'a str,
-    pub(super) action: &'a str,
-    pub(super) label: &'a str,
-    pub(super) form: AddForm,
-    pub(super) error: Option<&'a str>,
-}
-
-/// What adding a factor takes.
-pub(super) enum AddForm {
-    /// `qr`: SVG that we drew.
-    Totp {
-        secret: String,
-        qr: String,
-    },
-    /// `call`: the function of `navigator.credentials`.
-    Passkey {
-        options: String,
-        call: &'static str,
-    },
-    Pin,
-    DeveloperKey,
-    RecoveryCodes,
-}
-
-#[derive(Template)]
-#[template(path = "recovery_codes.html")]
-pub(super) struct CodesPage<'a> {
-    pub(super) nonce: &'a str,
-    pub(super) host: &'a str,
-    pub(super) user: &'a str,
-    pub(super) codes: &'a [String],
-}
-
-#[derive(Template)]
-#[template(path = "enrol.html")]
-pub(super) struct EnrolPage<'a> {
-    pub(super) nonce: &'a str,
-    pub(super) host: &'a str,
-    pub(super) user: &'a str,
-    pub(super) action: &'a str,
-    pub(super) error: Option<&'a str>,
-}
-
-#[derive(Template)]
-#[template(path = "resume.html")]
-pub(super) struct ResumePage<'a> {
-    pub(super) nonce: &'a str,
-    pub(super) host: &'a str,
-    pub(super) method: &'a str,
-    pub(super) path: &'a str,
-    pub(super) target: &'a str,
-    pub(super) field: &'a str,
-    pub(super) transaction: &'a str,
-}
-
-#[derive(Template)]
-#[template(path = "done.html")]
-pub(super) struct DonePage<'a> {
-    pub(super) nonce: &'a str,
-    pub(super) host: &'a str,
-    pub(super) method: &'a str,
-    pub(super) path: &'a str,
-}
-
-#[derive(Template)]
-#[template(path = "session.html")]
-pub(super) struct SessionPage<'a> {
-    pub(super) nonce: &'a str,
-    pub(super) host: &'a str,
-    pub(super) user: &'a str,
-    /// Each factor and how long ago it was proved.
-    pub(super) proofs: &'a [(&'static str, String)],
-    pub(super) ends_in: &'a str,
-}
-
-#[derive(Template)]
-#[template(path = "message.html")]
-pub(super) struct MessagePage<'a> {
-    pub(super) nonce: &'a str,
-    pub(super) host: &'a str,
-    pub(super) heading: &'a str,
-    pub(super) text: &'a str,
-    pub(super) request: Option<(&'a str, &'a str)>,
 }
 
 /// Where a page's form may lead.
@@ -258,9 +62,10 @@ pub(super) enum Forms {
 }
 
 /// A page with the headers that protect it.
-pub(super) fn html(status: StatusCode, nonce: &Nonce, forms: Forms, page: &impl Template) -> OwnResponse {
+pub(super) fn html(status: StatusCode, frame: &Frame<'_>, forms: Forms, page: &impl Template) -> OwnResponse {
     let body = page.render().expect("templates write to memory and call nothing that fails");
-    let nonce = nonce.text();
+    let nonce = &frame.nonce;
+    let images = if frame.look.logo.is_some() { "img-src 'self'; " } else { "" };
     let (script, form_action) = match forms {
         Forms::Own => (String::new(), "'self'"),
         Forms::OwnWithScript => (format!("script-src 'nonce-{nonce}'; "), "'self'"),
@@ -268,11 +73,13 @@ pub(super) fn html(status: StatusCode, nonce: &Nonce, forms: Forms, page: &impl 
         Forms::Backend => (format!("script-src 'nonce-{nonce}'; "), "'self' https:"),
     };
     let policy = format!(
-        "default-src 'none'; style-src 'nonce-{nonce}'; {script}form-action {form_action}; \
+        "default-src 'none'; style-src 'nonce-{nonce}'; {images}{script}form-action {form_action}; \
          frame-ancestors 'none'; base-uri 'none'"
     );
     let mut response = own(status, "text/html; charset=utf-8", body);
     let headers = response.headers_mut();
+    let language = HeaderValue::try_from(frame.texts.language());
+    headers.extend(language.ok().map(|language| (header::CONTENT_LANGUAGE, language)));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::try_from(policy).expect("the policy is plain ASCII"));
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     // Not `no-referrer`: it makes browsers send `Origin: null` with our own forms.
@@ -298,32 +105,33 @@ pub(super) struct Rejection<'a> {
     pub(super) status: StatusCode,
     /// The last part of `urn:lb:problem:…`.
     pub(super) problem: &'a str,
-    pub(super) title: &'a str,
-    pub(super) detail: &'a str,
+    pub(super) title: Message,
+    pub(super) detail: Message,
 }
 
 impl Rejection<'_> {
     pub(super) fn answer(&self, request: &Inbound) -> OwnResponse {
         match ClientKind::of(request) {
             ClientKind::Browser => {
-                let nonce = Nonce::new();
+                let frame = Frame::of(request);
                 let page = MessagePage {
-                    nonce: nonce.text(),
-                    host: &request.authority,
-                    heading: self.title,
-                    text: self.detail,
+                    heading: frame.texts.put(&self.title),
+                    text: frame.texts.put(&self.detail),
                     request: Some((request.method.as_str(), &request.path)),
+                    frame: &frame,
                 };
-                html(self.status, &nonce, Forms::Own, &page)
+                html(self.status, &frame, Forms::Own, &page)
             }
-            ClientKind::Grpc => grpc::refusal(self.status, self.title),
-            ClientKind::Api | ClientKind::Preflight => problem(self.status, self.problem, self.title, self.detail),
+            ClientKind::Grpc => grpc::refusal(self.status, &english().put(&self.title)),
+            ClientKind::Api | ClientKind::Preflight => {
+                problem(self.status, self.problem, &english().put(&self.title), &english().put(&self.detail))
+            }
         }
     }
 }
 
-pub(super) fn own(status: StatusCode, content_type: &'static str, body: String) -> OwnResponse {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+pub(super) fn own(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> OwnResponse {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));

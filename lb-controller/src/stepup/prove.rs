@@ -23,6 +23,7 @@ use crate::audit::Event;
 use crate::config::Config;
 use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
+use crate::texts::say;
 
 impl StepUp {
     /// GET: the page that asks for the next proof.
@@ -157,7 +158,7 @@ impl StepUp {
         match self.transactions.view(id, self.claim(request, session, id)) {
             Ok(view) => {
                 let asked = Asked { visit, request, session, id, view: &view };
-                self.ask(asked, method, factor::of(method).map(|factor| factor.input.refused))
+                self.ask(asked, method, factor::of(method).map(|factor| (factor.input.refused)()))
             }
             Err(refused) => refused_answer(request, refused),
         }
@@ -191,7 +192,8 @@ impl StepUp {
         let finished = view.missing.is_empty();
         let recovered = proof.proved().method == Method::RecoveryCode;
         if let (true, Some(account)) = (recovered, Account::of(visit.config, session.account())) {
-            self.notify(visit.config, &account, Change::RecoveryCodeUsed, "", &request.host);
+            let texts = request.texts();
+            self.notify(visit.config, &account, Change::RecoveryCodeUsed, "", (&request.host, texts));
         }
         let mut answer = match ClientKind::of(request) {
             // Whoever had to use one has lost the rest; the request waits until then.
@@ -302,39 +304,20 @@ fn next_answer<'f>(view: &View, form: &'f Form) -> Option<(Method, &'f str)> {
 }
 
 fn no_answer(request: &Inbound) -> OwnResponse {
-    let detail = "Send the answer to what is asked for as a form field, such as code=123456.";
-    Rejection { status: StatusCode::BAD_REQUEST, problem: "form", title: "No answer given", detail }.answer(request)
+    let (title, detail) = (say::no_answer(), say::no_answer_about());
+    Rejection { status: StatusCode::BAD_REQUEST, problem: "form", title, detail }.answer(request)
 }
 
 /// Why a transaction cannot be used, without telling strangers anything about it.
 pub(super) fn refused_answer(request: &Inbound, refused: Refused) -> OwnResponse {
-    let (status, title, detail) = match refused {
-        Refused::Gone => (
-            StatusCode::GONE,
-            "This is over",
-            "It was finished already, or it took too long. Start again from the page you came from.",
-        ),
-        Refused::NotYours => (
-            StatusCode::FORBIDDEN,
-            "Not yours to confirm",
-            "This was begun by another login or in another browser. Start again from the page you came from.",
-        ),
-        Refused::Unproved => (StatusCode::FORBIDDEN, "Not confirmed yet", "Confirm it first, then send it again."),
-        Refused::OtherRequest => (
-            StatusCode::FORBIDDEN,
-            "That is another request",
-            "What was confirmed is not what was sent now, so it does not go on.",
-        ),
-        Refused::NoTriesLeft => (
-            StatusCode::FORBIDDEN,
-            "No tries left",
-            "Too many answers were wrong. Start again from the page you came from.",
-        ),
-        Refused::NeedsBrowser => (
-            StatusCode::FORBIDDEN,
-            "Needs a browser",
-            "This is confirmed on the pages of your login service: open it in a browser.",
-        ),
+    let status = if refused == Refused::Gone { StatusCode::GONE } else { StatusCode::FORBIDDEN };
+    let (title, detail) = match refused {
+        Refused::Gone => (say::over(), say::over_about()),
+        Refused::NotYours => (say::not_yours(), say::not_yours_about()),
+        Refused::Unproved => (say::unproved(), say::unproved_about()),
+        Refused::OtherRequest => (say::other_request(), say::other_request_about()),
+        Refused::NoTriesLeft => (say::no_tries_left(), say::no_tries_left_about()),
+        Refused::NeedsBrowser => (say::needs_browser(), say::needs_browser_about()),
     };
     Rejection { status, problem: refused.name(), title, detail }.answer(request)
 }

@@ -10,7 +10,7 @@ use lb_policy::{ProvedFactor, ShownFact};
 use super::ask::path_of;
 use super::body::{self, BodyError};
 use super::challenge::body_cut_short;
-use super::pages::{DonePage, Forms, MessagePage, Nonce, ResumePage, html, see_other};
+use super::pages::{DonePage, Forms, Frame, MessagePage, ResumePage, html, see_other};
 use super::prove::refused_answer;
 use super::random_id::RandomId;
 use super::session::Session;
@@ -21,6 +21,7 @@ use crate::audit::Event;
 use crate::config::Config;
 use crate::serve::request::{Inbound, InboundBody};
 use crate::serve::respond::OwnResponse;
+use crate::texts::english;
 
 /// The one field of the resume form.
 const FIELD: &str = "lb-tx";
@@ -166,34 +167,32 @@ impl StepUp {
         if !view.missing.is_empty() {
             return see_other(&format!("/.lb/challenge/{id}"));
         }
-        let (nonce, method, path) = (Nonce::new(), view.request.method.as_str(), path_of(&view.request.target));
+        let (frame, method, path) = (Frame::of(request), view.request.method.as_str(), path_of(&view.request.target));
         match view.onward {
             OnwardKind::Redirect => see_other(&view.request.target),
             OnwardKind::Parked => {
                 let page = ResumePage {
-                    nonce: nonce.text(),
-                    host: &request.authority,
+                    frame: &frame,
                     method,
                     path,
                     target: &view.request.target,
                     field: FIELD,
                     transaction: &id.to_string(),
                 };
-                html(StatusCode::OK, &nonce, Forms::Backend, &page)
+                html(StatusCode::OK, &frame, Forms::Backend, &page)
             }
             OnwardKind::Elsewhere => {
-                let page = DonePage { nonce: nonce.text(), host: &request.authority, method, path };
-                html(StatusCode::OK, &nonce, Forms::OwnWithScript, &page)
+                let page = DonePage { frame: &frame, method, path };
+                html(StatusCode::OK, &frame, Forms::OwnWithScript, &page)
             }
             OnwardKind::Retry => {
                 let page = MessagePage {
-                    nonce: nonce.text(),
-                    host: &request.authority,
-                    heading: "Confirmed",
-                    text: "Your request was too large to keep. Go back to where you sent it, and send it again.",
+                    frame: &frame,
+                    heading: frame.texts.confirmed().to_string(),
+                    text: frame.texts.retry_about().to_string(),
                     request: Some((method, path)),
                 };
-                html(StatusCode::OK, &nonce, Forms::Own, &page)
+                html(StatusCode::OK, &frame, Forms::Own, &page)
             }
         }
     }
@@ -208,7 +207,7 @@ impl StepUp {
         let result = outcome.map_or_else(|refused| refused.name(), |_| "ok");
         self.counters.resumed(result);
         let transaction = id.to_string();
-        let shown = outcome.ok().and_then(|transaction| shown::in_words(&transaction.shown));
+        let shown = outcome.ok().and_then(|transaction| shown::in_words(english(), &transaction.shown));
         Event {
             transaction: Some(&transaction),
             shown: shown.as_deref(),

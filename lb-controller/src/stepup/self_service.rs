@@ -37,7 +37,8 @@ pub(super) const LIST_PATH: &str = "/.lb/factors";
 pub(super) const TOKEN_PATH: &str = "/.lb/enrol";
 
 /// What people can add themselves; the rest comes from the configuration.
-const ADDABLE: &[Method] = &[Method::Webauthn, Method::Totp, Method::Pin, Method::DeveloperKey, Method::RecoveryCode];
+pub(super) const ADDABLE: [Method; 5] =
+    [Method::Webauthn, Method::Totp, Method::Pin, Method::DeveloperKey, Method::RecoveryCode];
 
 impl Page {
     /// `path` is what follows `/.lb/`.

@@ -17,6 +17,7 @@ use super::shown;
 use super::transaction::Refused;
 use crate::audit::Event;
 use crate::serve::respond::OwnResponse;
+use crate::texts::{Texts, say};
 
 /// A code as it is sent.
 struct Message<'a> {
@@ -24,6 +25,8 @@ struct Message<'a> {
     address: &'a str,
     host: &'a str,
     code: &'a str,
+    /// In the language of the page that asked for it.
+    texts: &'a Texts,
     /// What it approves; `None`: it is for more than one request.
     approves: Option<&'a str>,
 }
@@ -50,9 +53,16 @@ impl StepUp {
                 return too_many(request, not_sent);
             }
         };
-        let approves = shown::in_words(&view.shown);
-        let (code, approves) = (&*recovery::grouped(&code), approves.as_deref());
-        let message = Message { method, address: &address, host: &request.host, code, approves };
+        let (code, texts) = (recovery::grouped(&code), request.texts());
+        let approves = shown::in_words(texts, &view.shown);
+        let message = Message {
+            method,
+            address: &address,
+            host: &request.host,
+            code: &code,
+            texts,
+            approves: approves.as_deref(),
+        };
         let sent = self.deliver(&self.services.of(&config.factors), message).await;
         self.audit_sending(asked, method, if sent.is_ok() { "sent" } else { "not-sent" });
         match (sent, ClientKind::of(request)) {
@@ -68,20 +78,21 @@ impl StepUp {
     }
 
     async fn deliver(&self, services: &Services, message: Message<'_>) -> anyhow::Result<()> {
-        let Message { method, address, host, code, approves } = message;
+        let Message { method, address, host, code, texts, approves } = message;
         match (method, &services.mailer, &services.sms) {
             (Method::Email, Some(mailer), _) => {
-                let approves = approves.map(|facts| format!("It confirms: {facts}\n\n")).unwrap_or_default();
-                let text = format!(
-                    "Your code for {host}:\n\n    {code}\n\n{approves}\
-                     Type it on the page that asked for it, in the same browser, within ten minutes.\n\
-                     If you did not ask for it, somebody who knows your password may have: change it.\n"
-                );
-                mailer.send(address, &format!("Your code for {host}"), text).await
+                let text = match approves {
+                    Some(facts) => texts.mail_code_approving(host, code, facts),
+                    None => texts.mail_code(host, code),
+                };
+                mailer.send(address, &texts.mail_code_subject(host).to_string(), text.to_string()).await
             }
             (Method::Sms, _, Some(service)) => {
-                let approves = approves.map(|facts| format!(" It confirms: {facts}.")).unwrap_or_default();
-                let text = format!("{code} is your code for {host}.{approves} Give it to nobody.");
+                let text = match approves {
+                    Some(facts) => texts.sms_code_approving(code, host, facts),
+                    None => texts.sms_code(code, host),
+                };
+                let text = text.to_string();
                 Ok(sms::send(service, address, &text, self.clock.now()).await?)
             }
             _ => anyhow::bail!("nobody is configured to carry it"),
@@ -104,19 +115,17 @@ fn too_many(request: &crate::serve::request::Inbound, not_sent: NotSent) -> OwnR
         NotSent::TooMany { wait_seconds } => wait_seconds,
         NotSent::Full => 60,
     };
-    let detail = "Look for the code that was sent last, or wait before you ask for another one.";
     let rejection = Rejection {
         status: StatusCode::TOO_MANY_REQUESTS,
         problem: "too-many-codes",
-        title: "Enough codes for now",
-        detail,
+        title: say::enough_codes(),
+        detail: say::enough_codes_about(),
     };
     with_retry_after(rejection.answer(request), wait_seconds)
 }
 
 fn not_delivered(request: &crate::serve::request::Inbound) -> OwnResponse {
-    let detail = "The code could not be sent. Go back and try again in a minute, or use another way.";
-    let rejection =
-        Rejection { status: StatusCode::SERVICE_UNAVAILABLE, problem: "not-sent", title: "No code was sent", detail };
+    let (title, detail) = (say::not_sent(), say::not_sent_about());
+    let rejection = Rejection { status: StatusCode::SERVICE_UNAVAILABLE, problem: "not-sent", title, detail };
     with_retry_after(rejection.answer(request), 60)
 }

@@ -227,6 +227,11 @@ impl Session {
         Some(self)
     }
 
+    /// Whether it would be [admitted](Session::admitted), were it sent at this moment.
+    pub(super) fn is_admitted_at(&self, config: &Config, now: UnixSeconds) -> bool {
+        Session { seen_at: now, ..self.clone() }.admitted(config, now).is_some()
+    }
+
     /// The ids under which its provider may have ended it.
     pub(super) fn ids_at_provider(&self) -> impl Iterator<Item = [u8; 16]> {
         self.at_provider.iter().flat_map(|at| at.session.into_iter().chain([at.subject]))

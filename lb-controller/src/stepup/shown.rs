@@ -4,6 +4,7 @@ use lb_policy::ShownFact;
 use serde_json::{Map, Value};
 
 use super::factor::approval::is_seen;
+use crate::texts::Texts;
 
 /// Nobody reads more, and what is cut off is not seen: a request with a longer value cannot be approved.
 pub(super) const LONGEST_CHARS: usize = 256;
@@ -19,17 +20,17 @@ pub(super) fn as_json(facts: &[ShownFact]) -> Value {
     Value::Object(facts.iter().map(entry).collect::<Map<_, _>>())
 }
 
-/// For the audit trail, such as `amount=900.00, payee=Ann`; `None`: nothing is shown.
-pub(super) fn in_words(facts: &[ShownFact]) -> Option<String> {
-    let words = facts.iter().map(for_page).map(|(name, value)| format!("{name}={value}"));
+/// For mails and, in English, the audit trail, such as `amount=900.00, payee=Ann`; `None`: nothing is shown.
+pub(super) fn in_words(texts: &Texts, facts: &[ShownFact]) -> Option<String> {
+    let words = facts.iter().map(|fact| for_page(texts, fact)).map(|(name, value)| format!("{name}={value}"));
     (!facts.is_empty()).then(|| words.collect::<Vec<_>>().join(", "))
 }
 
 /// Name and value for a page. What would not be seen, or would turn the text around it, is written out: `\\u{202e}`.
-pub(super) fn for_page(fact: &ShownFact) -> (&str, String) {
+pub(super) fn for_page<'f>(texts: &Texts, fact: &'f ShownFact) -> (&'f str, String) {
     let value = match fact.value.as_deref() {
-        None => "not given".to_owned(),
-        Some("") => "empty".to_owned(),
+        None => texts.not_given().to_string(),
+        Some("") => texts.empty().to_string(),
         Some(value) => value.chars().fold(String::with_capacity(value.len()), |mut shown, character| {
             match is_seen(character) {
                 true => shown.push(character),
@@ -46,6 +47,7 @@ mod tests {
     use lb_policy::BodyFactKind;
 
     use super::*;
+    use crate::texts::english;
 
     fn fact(value: Option<&str>) -> ShownFact {
         ShownFact { name: "payee".to_owned(), kind: BodyFactKind::Text, value: value.map(str::to_owned) }
@@ -61,7 +63,7 @@ mod tests {
             (None, "not given"),
         ];
         for (value, shown) in rows {
-            assert_eq!(for_page(&fact(value)), ("payee", shown.to_owned()));
+            assert_eq!(for_page(english(), &fact(value)), ("payee", shown.to_owned()));
         }
     }
 

@@ -80,35 +80,3 @@ pub(super) fn had(session: &Session, levels: &Levels, now: UnixSeconds) -> Had {
         |factor: &ProvedFactor| FactorHad { method: factor.method.name(), age_seconds: factor.age_seconds(now) };
     Had { level: session.level(levels, now).0, factors: session.factors().iter().map(factor).collect() }
 }
-
-/// A span of time as people say it: `90 seconds`, `5 minutes`, `12 hours`.
-pub(super) fn in_words(seconds: u64) -> String {
-    let (count, unit) = match seconds {
-        0..120 => (seconds, "second"),
-        120..7200 => (seconds / 60, "minute"),
-        _ => (seconds / 3600, "hour"),
-    };
-    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::in_words;
-
-    #[test]
-    fn spans_of_time_read_as_people_say_them() {
-        let rows = [
-            (0, "0 seconds"),
-            (1, "1 second"),
-            (119, "119 seconds"),
-            (120, "2 minutes"),
-            (300, "5 minutes"),
-            (7199, "119 minutes"),
-            (7200, "2 hours"),
-            (43_200, "12 hours"),
-        ];
-        for (seconds, words) in rows {
-            assert_eq!(in_words(seconds), words);
-        }
-    }
-}

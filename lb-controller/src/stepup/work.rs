@@ -17,7 +17,7 @@ use super::factor::{Failure, Shape};
 use super::form::Form;
 use super::grpc;
 use super::login::with_www_authenticate;
-use super::pages::{self, DonePage, Forms, Nonce, Rejection, WorkPage, html, see_other, with_cookie, with_retry_after};
+use super::pages::{self, DonePage, Forms, Frame, Rejection, WorkPage, html, see_other, with_cookie, with_retry_after};
 use super::seal::Purpose;
 use super::terms::required;
 use super::throttle::Bucket;
@@ -25,6 +25,7 @@ use super::{StepUp, Visit};
 use crate::audit::Event;
 use crate::serve::request::Inbound;
 use crate::serve::respond::{OwnResponse, problem};
+use crate::texts::{Message, english, say};
 
 const PATH: &str = "/.lb/work";
 /// How long it counts; the policy has the same limit.
@@ -88,7 +89,7 @@ impl StepUp {
     }
 
     /// GET: the page with the puzzle.
-    pub(super) fn work_page(&self, visit: &Visit<'_>, request: &Inbound, error: Option<&str>) -> OwnResponse {
+    pub(super) fn work_page(&self, visit: &Visit<'_>, request: &Inbound, error: Option<Message>) -> OwnResponse {
         let Some(errand) = self.errand(request) else { return no_errand(request) };
         let now = self.clock.now();
         let rules = errand.rules.join(",");
@@ -96,27 +97,26 @@ impl StepUp {
         let captcha = visit.config.factors.captcha.as_ref().map(|captcha| captcha.page.to_string());
         let status = if error.is_some() { StatusCode::UNAUTHORIZED } else { StatusCode::OK };
         match (ClientKind::of(request), error) {
-            (ClientKind::Browser, _) => {
-                let nonce = Nonce::new();
+            (ClientKind::Browser, error) => {
+                let frame = Frame::of(request);
                 let login = errand.has_other_way.then(|| self.login_url_to(request, &errand));
                 let input = &proof_of_work::FACTOR.input;
                 let page = WorkPage {
-                    nonce: nonce.text(),
-                    host: &request.authority,
+                    frame: &frame,
                     method: &errand.method,
                     path: path_of(&errand.target),
                     action: &request.target,
                     field: input.name,
-                    hint: input.hint,
+                    hint: frame.texts.put(&(input.hint)()),
                     puzzle: &puzzle,
                     bits,
                     captcha: captcha.as_deref(),
                     login: login.as_deref(),
-                    error,
+                    error: error.map(|error| frame.texts.put(&error)),
                 };
-                html(status, &nonce, Forms::OwnWithScript, &page)
+                html(status, &frame, Forms::OwnWithScript, &page)
             }
-            (_, Some(error)) => problem(status, "proof-refused", "Not accepted", error),
+            (_, Some(error)) => problem(status, "proof-refused", "Not accepted", &english().put(&error)),
             (_, None) => {
                 let ask = json!({
                     "method": Method::ProofOfWork.name(),
@@ -142,7 +142,7 @@ impl StepUp {
         let (name, now) = (Method::ProofOfWork.name(), self.clock.now());
         let longest = Shape::Work.longest_answer_bytes();
         let Some(answer) = form.get(proof_of_work::FACTOR.input.name).filter(|answer| answer.len() <= longest) else {
-            return self.work_page(visit, request, Some(proof_of_work::FACTOR.input.refused));
+            return self.work_page(visit, request, Some((proof_of_work::FACTOR.input.refused)()));
         };
         // A solution is checked in a moment; a captcha's provider must not be asked without end.
         let buckets = [Bucket::Source(Source::of(request.client.address))];
@@ -167,7 +167,7 @@ impl StepUp {
                 self.throttle.not_checked(name, &buckets);
                 return busy(request);
             }
-            Err(_) => return self.work_page(visit, request, Some(proof_of_work::FACTOR.input.refused)),
+            Err(_) => return self.work_page(visit, request, Some((proof_of_work::FACTOR.input.refused)())),
         }
         let cookie = self.done_cookie(request, errand.rules.iter().map(String::as_str));
         with_cookie(onward(request, &errand), cookie)
@@ -244,10 +244,10 @@ fn onward(request: &Inbound, errand: &Errand) -> OwnResponse {
         // What we sealed began with one slash; this does not rely on it.
         ClientKind::Browser if errand.returns && !errand.target.starts_with("//") => see_other(&errand.target),
         ClientKind::Browser => {
-            let nonce = Nonce::new();
+            let frame = Frame::of(request);
             let (method, path) = (errand.method.as_str(), errand.target.as_str());
-            let page = DonePage { nonce: nonce.text(), host: &request.authority, method, path };
-            html(StatusCode::OK, &nonce, Forms::OwnWithScript, &page)
+            let page = DonePage { frame: &frame, method, path };
+            html(StatusCode::OK, &frame, Forms::OwnWithScript, &page)
         }
         _ => pages::json(StatusCode::OK, &json!({"missing": [], "resume": "retry"})),
     }
@@ -269,19 +269,17 @@ fn api_answer(to: &str) -> OwnResponse {
 }
 
 fn no_errand(request: &Inbound) -> OwnResponse {
-    let detail = "This address is not complete. Start again from the page you came from.";
-    Rejection { status: StatusCode::BAD_REQUEST, problem: "no-errand", title: "Nothing to do", detail }.answer(request)
+    let (title, detail) = (say::no_errand(), say::no_errand_about());
+    Rejection { status: StatusCode::BAD_REQUEST, problem: "no-errand", title, detail }.answer(request)
 }
 
 fn throttled(request: &Inbound, seconds: u64) -> OwnResponse {
-    let detail = format!("Wait {seconds} seconds, go back, and try again.");
-    let (status, title) = (StatusCode::TOO_MANY_REQUESTS, "Too many attempts");
-    let rejection = Rejection { status, problem: "too-many-attempts", title, detail: &detail };
+    let (title, detail) = (say::too_many_attempts(), say::too_many_attempts_about(seconds));
+    let rejection = Rejection { status: StatusCode::TOO_MANY_REQUESTS, problem: "too-many-attempts", title, detail };
     with_retry_after(rejection.answer(request), seconds)
 }
 
 fn busy(request: &Inbound) -> OwnResponse {
-    let detail = "Nothing was checked. Go back and try again in a few seconds.";
-    let (status, title) = (StatusCode::SERVICE_UNAVAILABLE, "Too busy to check");
+    let (status, title, detail) = (StatusCode::SERVICE_UNAVAILABLE, say::busy(), say::busy_about());
     with_retry_after(Rejection { status, problem: "busy", title, detail }.answer(request), 2)
 }

@@ -167,10 +167,10 @@ fn a_websocket_ends_with_the_login_it_was_opened_by() {
     let mut raw = Raw::connect(&edge);
     raw.write(WEBSOCKET);
     raw.read_until("\r\n\r\n");
-    raw.write("hello ");
-    raw.read_until("HELLO ");
+    raw.write(b"\x81\x05hello");
+    raw.read_until("HELLO");
     login_over.notify_waiters();
-    assert_eq!(raw.read_to_end(), "");
+    assert_eq!(raw.read_to_end(), "\u{fffd}\x13\x0b\u{fffd}the login is over", "a Close frame of code 3000");
     eventually("the backend is free", || edge.pools.list()[0].in_flight == 0);
 }
 

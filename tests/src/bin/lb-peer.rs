@@ -98,6 +98,6 @@ async fn run(command: Command) -> Result<()> {
 
 impl To {
     fn client(&self) -> Client {
-        Client { edge: self.edge, cookie: self.cookie.clone() }
+        Client { edge: self.edge, authority: None, cookie: self.cookie.clone() }
     }
 }

@@ -27,12 +27,17 @@ const PAGE: &str = include_str!("shop.html");
 const APP: &str = include_str!("app.html");
 /// The challenge of RFC 9470.
 const ASKS: &str = r#"Bearer error="insufficient_user_authentication", acr_values="urn:lb:acr:2""#;
+/// The same in words that the edge does not know.
+const ASKS_ELSEWHERE: &str = r#"Bearer error="insufficient_user_authentication", acr_values="urn:elsewhere:9""#;
 
 pub(super) async fn answer(origin: Arc<Origin>, request: Request<Incoming>) -> Result<Answer, hyper::Error> {
     let method = request.method().clone();
     // Under /open the edge lets everybody in; the origin has the same there as everywhere.
     let path = request.uri().path();
     let path = path.strip_prefix("/open").filter(|rest| rest.starts_with('/')).unwrap_or(path);
+    if path != "/healthz" {
+        origin.saw(format!("{method} {path}"));
+    }
     Ok(match (method, path) {
         (Method::GET, "/healthz") => text(StatusCode::OK, "text/plain", "ok\n".into()),
         (Method::GET, "/") if wants_html(request.headers()) => text(StatusCode::OK, "text/html", page(&origin)),
@@ -40,10 +45,13 @@ pub(super) async fn answer(origin: Arc<Origin>, request: Request<Incoming>) -> R
         (Method::GET, "/refunds") => json_answer(StatusCode::OK, &refund_count(&origin)),
         (_, "/stream") => Response::new(request.into_body().boxed()),
         (_, "/slow") => Response::new(Drip::new(10, Duration::from_millis(200)).map_err(never).boxed()),
-        (Method::GET, "/ws") => web_socket(request),
+        (Method::GET, path) if path.ends_with("/ws") => web_socket(request),
         (Method::GET, "/app") => text(StatusCode::OK, "text/html", APP.into()),
-        (_, "/vault") if claims(request.headers()).is_none_or(|claims| claims["acr"] == "urn:lb:acr:1") => asks(),
-        (_, "/vault/never") => asks(),
+        (_, "/vault") if !is_at_level_two(request.headers()) => asks(request, ASKS).await?,
+        (_, "/vault/never") => asks(request, ASKS).await?,
+        (_, "/vault/elsewhere") => asks(request, ASKS_ELSEWHERE).await?,
+        (_, "/events") => stream("text/event-stream"),
+        (_, "/grpc") => stream("application/grpc"),
         _ => json_answer(StatusCode::OK, &received(&origin, request).await?),
     })
 }
@@ -75,9 +83,21 @@ fn claims(headers: &HeaderMap) -> Option<Value> {
     serde_json::from_slice(&payload).ok()
 }
 
-fn asks() -> Answer {
+fn is_at_level_two(headers: &HeaderMap) -> bool {
+    claims(headers).is_some_and(|claims| claims["acr"] == "urn:lb:acr:2" || claims["acr"] == "urn:lb:acr:3")
+}
+
+/// Reads the body first: closing with some of it unread would reset the connection, and the answer could be lost.
+async fn asks(request: Request<Incoming>, challenge: &'static str) -> Result<Answer, hyper::Error> {
+    request.into_body().collect().await?;
     let mut answer = text(StatusCode::UNAUTHORIZED, "text/plain", "more proof, please\n".into());
-    answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(ASKS));
+    answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    Ok(answer)
+}
+
+fn stream(content_type: &'static str) -> Answer {
+    let mut answer = Response::new(Drip::new(u32::MAX, Duration::from_millis(100)).map_err(never).boxed());
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
 }
 

@@ -8,7 +8,8 @@ use std::path::Path;
 use super::{Complaint, Source};
 
 /// Anybody may name these: they name nobody.
-const FOUNDATION: &[&str] = &["audit", "clock", "config", "failure", "instance", "metrics", "report", "shutdown"];
+const FOUNDATION: &[&str] =
+    &["audit", "clock", "config", "failure", "instance", "metrics", "report", "shutdown", "texts"];
 
 /// A module, and what it may name beside the foundation and itself.
 const PERMITTED: &[(&str, &[&str])] = &[
@@ -87,6 +88,7 @@ const PERMITTED: &[(&str, &[&str])] = &[
     ("metrics", &[]),
     ("report", &[]),
     ("shutdown", &[]),
+    ("texts", &[]),
 ];
 
 pub(super) fn controller(source: &Source) -> Vec<Complaint> {

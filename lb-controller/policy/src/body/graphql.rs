@@ -10,7 +10,7 @@ use apollo_parser::Parser;
 use apollo_parser::cst::{Definition, Document, FragmentDefinition, OperationDefinition, Selection, SelectionSet};
 
 use super::json::Json;
-use super::{BodyError, Found, Pointer};
+use super::{BodyError, Found, Pointer, form};
 
 /// Documents with more words, or nested deeper, are refused.
 const MOST_TOKENS: usize = 10_000;
@@ -37,6 +37,21 @@ pub(super) fn read(document: &Json<'_>) -> Result<Option<GraphQlOperation>, Body
     let Some(query) = text_at(document, "/query")? else { return Ok(None) };
     let wanted = text_at(document, "/operationName")?;
     operation(&query, wanted.as_deref()).map(Some)
+}
+
+/// Reads the operation from the query of a URL, where a GET has it (GraphQL over HTTP §6.1), and where some servers look
+/// first whatever the method. `None`: it has none.
+pub(super) fn read_query(query: &str) -> Result<Option<GraphQlOperation>, BodyError> {
+    let unclear = |_| BodyError::Query { problem: "it can be read in two ways" };
+    let fields = form::parse(query.as_bytes()).map_err(unclear)?;
+    let parameter = |name| form::named(&fields, name).map_err(|_| unclear(BodyError::Encoded));
+    let (document, wanted) = (parameter("query")?, parameter("operationName")?);
+    let Some(document) = document else { return Ok(None) };
+    let in_query = |error| match error {
+        BodyError::Malformed { problem, .. } => BodyError::Query { problem },
+        other => other,
+    };
+    operation(document, wanted.filter(|name| !name.is_empty())).map(Some).map_err(in_query)
 }
 
 fn text_at(document: &Json<'_>, pointer: &str) -> Result<Option<String>, BodyError> {
@@ -204,6 +219,31 @@ mod tests {
             // A parser may see no mistake in an empty document; it has no operation either.
             let alike = shown == expected || expected == invalid && shown == unclear;
             assert!(alike, "{name}: {shown}");
+        }
+    }
+
+    #[test]
+    fn an_operation_in_the_url_is_one_too() {
+        let unclear = Err(BodyError::Query { problem: "it can be read in two ways" });
+        let fields = |fields: &[&str]| Ok(Some(fields.iter().map(|field| (*field).to_owned()).collect::<Vec<_>>()));
+        let rows = [
+            ("none", "", Ok(None)),
+            ("other parameters", "page=2", Ok(None)),
+            ("a stored one", "extensions=%7B%7D", Ok(None)),
+            ("a query", "query=%7Bme%20orders%7D", fields(&["me", "orders"])),
+            ("a plus is a space", "query={me+orders}", fields(&["me", "orders"])),
+            ("a mutation", "query=mutation{harmless:deleteAll}", fields(&["deleteAll"])),
+            ("the named one", "query=query+A{a}mutation+B{b}&operationName=B", fields(&["b"])),
+            ("an empty name is none", "query={me}&operationName=", fields(&["me"])),
+            ("twice", "query={me}&query=mutation{deleteAll}", unclear.clone()),
+            ("in capitals beside it", "query={me}&Query=mutation{deleteAll}", unclear.clone()),
+            ("as a list beside it", "query={me}&query[]=mutation{deleteAll}", unclear.clone()),
+            ("a broken escape", "query=%zz", unclear.clone()),
+            ("parts set apart in two ways", "query={me};query=mutation{deleteAll}", unclear),
+            ("no GraphQL", "query={", Err(BodyError::Query { problem: "the GraphQL document is not valid" })),
+        ];
+        for (name, query, expected) in rows {
+            assert_eq!(read_query(query).map(|operation| operation.map(|one| one.fields)), expected, "{name}");
         }
     }
 

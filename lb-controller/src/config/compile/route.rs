@@ -1,6 +1,8 @@
 //! Routes, sorted by precedence.
 
 use std::cmp::Reverse;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use lb_policy::canonical_host;
 
@@ -12,6 +14,9 @@ use super::identity::scope;
 
 /// What the gateway itself answers on the data port; a route there would never be reached.
 const RESERVED_SEGMENT: &str = ".lb";
+
+/// Shorter ones are requests; longer ones than a week can as well have no limit.
+const STREAM_AGES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(7 * 86_400);
 
 pub(super) fn compile(
     config: &Section<'_>,
@@ -50,6 +55,7 @@ fn route(node: &Node, pools: &[PoolConfig], asks_for_certificates: bool, problem
     });
     let public = section.value("public", values::boolean);
     let backend_step_up = section.value("backend_step_up", values::boolean).unwrap_or(false);
+    let max_stream_age = section.value("max_stream_age", values::duration(STREAM_AGES));
     let labels = section.get("labels").map(|node| labels(node, problems)).unwrap_or_default();
     let scopes = section.values("scopes", scope);
     let needs_certificate = section.value("client_certificate", |text| match text {
@@ -62,7 +68,14 @@ fn route(node: &Node, pools: &[PoolConfig], asks_for_certificates: bool, problem
         return None;
     }
     let route = Route::new(host, path?, pool?, public.unwrap_or(false));
-    Some(Route { backend_step_up, labels, scopes, needs_certificate: needs_certificate.unwrap_or(false), ..route })
+    Some(Route {
+        backend_step_up,
+        max_stream_age,
+        labels,
+        scopes,
+        needs_certificate: needs_certificate.unwrap_or(false),
+        ..route
+    })
 }
 
 /// Names that conditions can write, as in `route.labels.env`, and any values.

@@ -48,10 +48,15 @@ const LEAST: &str = "pools: {name: shop, backends: \"10.0.0.1:80\"}\nroutes: {pa
 fn the_manual_shows_what_is_accepted_and_the_defaults_as_they_are() {
     let manual = include_str!("../../../../docs/configuration.md");
     let blocks: Vec<&str> = manual.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    // The files that the manual names, as it shows them.
+    let folder = tempfile::tempdir().unwrap();
+    let texts = manual.split("```yaml title=\"texts.yaml\"\n").nth(1).and_then(|rest| rest.split("```").next());
+    std::fs::write(folder.path().join("texts.yaml"), texts.unwrap()).unwrap();
+    std::fs::write(folder.path().join("logo.svg"), "<svg/>").unwrap();
     let configs: Vec<Config> = blocks
         .iter()
         .map(|block| if block.starts_with("rules:") { [LEAST, block].concat() } else { (*block).to_owned() })
-        .map(|source| compile("lb.yaml", &source, Path::new("")).unwrap_or_else(|errors| panic!("{errors}")))
+        .map(|source| compile("lb.yaml", &source, folder.path()).unwrap_or_else(|errors| panic!("{errors}")))
         .collect();
     assert_eq!(configs.len(), 5);
     assert_eq!(format!("{:?}", configs[0].step_up), format!("{:?}", crate::config::StepUpConfig::default()));

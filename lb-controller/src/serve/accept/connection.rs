@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -14,8 +15,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::server::Acceptor;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::Worker;
@@ -24,6 +27,7 @@ use crate::serve::client_certificate::ClientCertificate;
 use crate::serve::framing::Refereed;
 use crate::serve::h2::Gathering;
 use crate::serve::request::Peer;
+use crate::serve::tls::TlsClass;
 use crate::serve::{guard, listen};
 
 /// A PING after as long without a frame finds peers that vanished; they have as long again to answer.
@@ -64,7 +68,12 @@ where
             tracing::debug!(%address, %error, "no TLS handshake");
             None
         };
-        let stream = match tokio::time::timeout(self.limits.handshake, self.tls.accept(stream)).await {
+        let accept = async {
+            let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+            let tls_class = TlsClass::of(&hello.client_hello());
+            Ok::<_, io::Error>((hello.into_stream(self.tls.clone()).await?, tls_class))
+        };
+        let (stream, tls_class) = match tokio::time::timeout(self.limits.handshake, accept).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return failed(&error),
             Err(_) => return failed(&"it took too long"),
@@ -75,6 +84,7 @@ where
             local,
             server_name: session.server_name().map(str::to_ascii_lowercase),
             h2: session.alpn_protocol() == Some(b"h2"),
+            tls_class: Some(tls_class),
             certificate: session.peer_certificates().and_then(ClientCertificate::read).map(Arc::new),
         };
         Some((stream, Rc::new(peer)))

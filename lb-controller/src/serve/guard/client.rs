@@ -64,6 +64,7 @@ mod tests {
             local: "192.0.2.100:443".parse().unwrap(),
             server_name: None,
             h2: false,
+            tls_class: None,
             certificate: None,
         };
         let mut headers = HeaderMap::new();

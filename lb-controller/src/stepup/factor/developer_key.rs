@@ -11,15 +11,16 @@ use lb_policy::{Method, Strength};
 pub(crate) use self::authorized::DeveloperKey;
 use self::sshsig::SshSignature;
 use super::{Attempt, Factor, FactorVerified, Failure, Input, Shape, Verify};
+use crate::texts::say;
 
 pub(in crate::stepup) const FACTOR: Factor = Factor {
     method: Method::DeveloperKey,
     input: Input {
         name: "signature",
-        label: "Signature by your developer key",
-        hint: "Sign the text above with the SSH key you added, and paste the signature here.",
+        label: say::developer_key_label,
+        hint: say::developer_key_hint,
         shape: Shape::Signature,
-        refused: "That signature was not accepted. Sign the text that is shown now: each try has a new one.",
+        refused: say::developer_key_refused,
     },
     provable: |owner| owner.has(Method::DeveloperKey).then_some(Strength::Ordinary),
     verify: Verify::Disk(verify_attempt),

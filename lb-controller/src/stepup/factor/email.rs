@@ -3,15 +3,16 @@
 use lb_policy::{Method, Strength};
 
 use super::{Factor, Input, Shape, Verify, sent_code};
+use crate::texts::say;
 
 pub(in crate::stepup) const FACTOR: Factor = Factor {
     method: Method::Email,
     input: Input {
         name: "email",
-        label: "Code from the e-mail",
-        hint: "Eight letters and digits. It works once, for ten minutes, in this browser.",
+        label: say::email_label,
+        hint: say::sent_code_hint,
         shape: Shape::Sent(sent_code::FIELD),
-        refused: sent_code::REFUSED,
+        refused: say::sent_code_refused,
     },
     provable: |owner| owner.config.mail.as_ref().and(owner.account.email()).map(|_| Strength::Ordinary),
     verify: Verify::Disk(|attempt| sent_code::verify(attempt, Method::Email, attempt.account.email())),

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::super::random_id::RandomId;
 use super::{Attempt, Factor, FactorVerified, Failure, Field, Input, Shape, Verify};
+use crate::texts::say;
 use crate::webhook::{Endpoint, WebhookError};
 
 pub(in crate::stepup) const FACTOR: Factor = Factor {
@@ -13,10 +14,10 @@ pub(in crate::stepup) const FACTOR: Factor = Factor {
     input: Input {
         name: "external",
         // What the configuration says is shown instead.
-        label: "Confirmation",
-        hint: "",
+        label: say::external_label,
+        hint: say::external_hint,
         shape: Shape::Typed(Field { kind: "text", autocomplete: "one-time-code", inputmode: "text", is_code: false }),
-        refused: "That was not accepted.",
+        refused: say::external_refused,
     },
     provable: |owner| owner.config.external.as_ref().map(|_| Strength::Ordinary),
     verify: Verify::Service(|attempt| Box::pin(verify_attempt(attempt))),

@@ -23,15 +23,16 @@ use super::super::enrolments::Wanted;
 use super::public_key::PublicKey;
 use super::{Attempt, Factor, FactorVerified, Failure, Input, Owner, Shape, Tools, Verify};
 use crate::config::RelyingParty;
+use crate::texts::say;
 
 pub(in crate::stepup) const FACTOR: Factor = Factor {
     method: Method::Webauthn,
     input: Input {
         name: "passkey",
-        label: "Passkey or security key",
-        hint: "Your browser asks for your fingerprint, your face, or the PIN of your device or key.",
+        label: say::passkey_label,
+        hint: say::passkey_hint,
         shape: Shape::Passkey,
-        refused: "That passkey was not accepted. Try again, or use another one.",
+        refused: say::passkey_refused,
     },
     provable,
     verify: Verify::Disk(verify),

@@ -7,20 +7,21 @@ use lb_policy::{Method, Strength};
 use super::super::random_id::random_bytes;
 use super::{Attempt, Factor, FactorVerified, Failure, Field, Input, Shape, Verify};
 use crate::config::User;
+use crate::texts::say;
 
 pub(in crate::stepup) const FACTOR: Factor = Factor {
     method: Method::Password,
     input: Input {
         name: "password",
-        label: "Password",
-        hint: "The one you log in with.",
+        label: say::password_label,
+        hint: say::password_hint,
         shape: Shape::Typed(Field {
             kind: "password",
             autocomplete: "current-password",
             inputmode: "text",
             is_code: false,
         }),
-        refused: "That is not the password. Check Caps Lock and try again.",
+        refused: say::password_refused,
     },
     provable: |owner| owner.account.built_in.as_ref().map(|_| Strength::Ordinary),
     verify: Verify::Hashing(verify),

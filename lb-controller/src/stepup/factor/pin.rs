@@ -3,16 +3,17 @@
 use lb_policy::{Method, Strength};
 
 use super::{Attempt, Factor, FactorVerified, Failure, Field, Input, Shape, Verify, password};
+use crate::texts::{Message, say};
 
 pub(in crate::stepup) const FACTOR: Factor = Factor {
     method: Method::Pin,
     input: Input {
         name: "pin",
-        label: "PIN",
-        hint: "The digits you chose when you added the PIN.",
+        label: say::pin_label,
+        hint: say::pin_hint,
         // Browsers must not offer the password here.
         shape: Shape::Typed(Field { kind: "password", autocomplete: "off", inputmode: "numeric", is_code: true }),
-        refused: "That is not the PIN.",
+        refused: say::pin_refused,
     },
     provable: |owner| owner.has(Method::Pin).then_some(Strength::Ordinary),
     verify: Verify::Hashing(verify),
@@ -24,10 +25,19 @@ const LONGEST: usize = 12;
 /// Why a PIN is not taken at enrolment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Weak {
-    #[error("A PIN has {SHORTEST} to {LONGEST} digits.")]
+    #[error("it does not have {SHORTEST} to {LONGEST} digits")]
     Shape,
-    #[error("That is one of the first PINs anybody would try. Choose one without a pattern.")]
+    #[error("it is one of the first that anybody would try")]
     Guessable,
+}
+
+impl Weak {
+    pub(crate) fn message(self) -> Message {
+        match self {
+            Weak::Shape => say::pin_shape(),
+            Weak::Guessable => say::pin_guessable(),
+        }
+    }
 }
 
 /// The hash of a PIN that is good enough, as a PHC string.

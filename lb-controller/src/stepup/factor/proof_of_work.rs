@@ -17,15 +17,16 @@ use super::super::random_id::random_bytes;
 use super::services::Services;
 use super::{Attempt, Factor, FactorVerified, Failure, Input, Shape, Tools, Verify, captcha};
 use crate::config::WorkConfig;
+use crate::texts::say;
 
 pub(in crate::stepup) const FACTOR: Factor = Factor {
     method: Method::ProofOfWork,
     input: Input {
         name: "work",
-        label: "Check that you are not a robot",
-        hint: "Your browser works at a puzzle for some seconds. There is nothing to do for you.",
+        label: say::work_label,
+        hint: say::work_hint,
         shape: Shape::Work,
-        refused: "That was not accepted. Try again.",
+        refused: say::work_refused,
     },
     provable: |_| Some(Strength::Ordinary),
     verify: Verify::Service(|attempt| Box::pin(verify(attempt))),

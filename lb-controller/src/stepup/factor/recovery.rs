@@ -9,15 +9,16 @@ use super::super::random_id::random_bytes;
 use super::base32;
 use super::keyed_hash::KeyedHash;
 use super::{Attempt, Factor, FactorVerified, Failure, Field, Input, Shape, Verify};
+use crate::texts::say;
 
 pub(in crate::stepup) const FACTOR: Factor = Factor {
     method: Method::RecoveryCode,
     input: Input {
         name: "recovery",
-        label: "Recovery code",
-        hint: "One of the codes you wrote down. It works once, and then you are asked to add a new factor.",
+        label: say::recovery_label,
+        hint: say::recovery_hint,
         shape: Shape::Typed(Field { kind: "text", autocomplete: "off", inputmode: "text", is_code: false }),
-        refused: "That is not one of your recovery codes, or it was used before.",
+        refused: say::recovery_refused,
     },
     provable: |owner| {
         let of_method = owner.enrolled.iter().filter(|enrolment| enrolment.method() == Some(Method::RecoveryCode));

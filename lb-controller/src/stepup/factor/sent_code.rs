@@ -23,8 +23,6 @@ const SENDS_WITHIN_SECONDS: u64 = 900;
 const MOST: usize = 16 * 1024;
 
 pub(super) const FIELD: Field = Field { kind: "text", autocomplete: "one-time-code", inputmode: "text", is_code: true };
-pub(super) const REFUSED: &str =
-    "That code was not accepted. Type the one that was sent last, or have another one sent.";
 
 pub(super) fn verify(attempt: &Attempt, method: Method, address: Option<&str>) -> Result<FactorVerified, Failure> {
     let bound = Bound::of(attempt.aim()?, &attempt.account, method, address.ok_or(Failure::NotEnrolled)?);

@@ -5,16 +5,17 @@ use serde_json::json;
 
 use super::super::random_id::RandomId;
 use super::{Factor, Input, Shape, Verify, sent_code};
+use crate::texts::say;
 use crate::webhook::{Endpoint, WebhookError};
 
 pub(in crate::stepup) const FACTOR: Factor = Factor {
     method: Method::Sms,
     input: Input {
         name: "sms",
-        label: "Code from the text message",
-        hint: "Eight letters and digits. It works once, for ten minutes, in this browser.",
+        label: say::sms_label,
+        hint: say::sent_code_hint,
         shape: Shape::Sent(sent_code::FIELD),
-        refused: sent_code::REFUSED,
+        refused: say::sent_code_refused,
     },
     provable: |owner| owner.config.sms.as_ref().and(owner.account.phone()).map(|_| Strength::Ordinary),
     verify: Verify::Disk(|attempt| sent_code::verify(attempt, Method::Sms, attempt.account.phone())),

@@ -8,15 +8,16 @@ use totp_rs::{Builder, Secret, Totp};
 use super::super::random_id::random_bytes;
 use super::recovery::grouped;
 use super::{Attempt, Factor, FactorVerified, Failure, Field, Input, Shape, Verify};
+use crate::texts::say;
 
 pub(in crate::stepup) const FACTOR: Factor = Factor {
     method: Method::Totp,
     input: Input {
         name: "code",
-        label: "6-digit code",
-        hint: "Open your authenticator app and type the code it shows for this account.",
+        label: say::totp_label,
+        hint: say::totp_hint,
         shape: Shape::Typed(Field { kind: "text", autocomplete: "one-time-code", inputmode: "numeric", is_code: true }),
-        refused: "That code was not accepted. A code works once; wait for the next one and try again.",
+        refused: say::totp_refused,
     },
     provable: |owner| {
         let configured = owner.account.built_in.as_ref().is_some_and(|user| user.totp_secret.is_some());

@@ -15,6 +15,7 @@ use crate::stepup::pages::{Rejection, see_other, with_cookie};
 use crate::stepup::random_id::RandomId;
 use crate::stepup::session::Session;
 use crate::stepup::{StepUp, Visit};
+use crate::texts::{Message, say};
 
 impl StepUp {
     /// GET `/.lb/callback/<provider>`.
@@ -122,25 +123,13 @@ impl StepUp {
         .record();
         match error {
             LoginError::Unavailable(unavailable) => idp_unavailable(request, unavailable),
-            LoginError::Unmet(_) if steps_up => refused(
-                request,
-                "step_up_unmet",
-                "Not confirmed",
-                "The login service did not give the proof that this needs, and asking again would not help. \
-                 Your request was not carried out.",
-            ),
-            LoginError::OtherUser => refused(
-                request,
-                "other_user",
-                "That was somebody else",
-                "At the login service you are somebody else than here. Nothing was changed.",
-            ),
-            LoginError::Unmet(_) | LoginError::Bad(_) | LoginError::Declined(_) => refused(
-                request,
-                "login_refused",
-                "Not logged in",
-                "The login service's answer was not accepted. Nothing was changed; go back and try again.",
-            ),
+            LoginError::Unmet(_) if steps_up => {
+                refused(request, "step_up_unmet", say::idp_unmet(), say::idp_unmet_about())
+            }
+            LoginError::OtherUser => refused(request, "other_user", say::other_user(), say::other_user_about()),
+            LoginError::Unmet(_) | LoginError::Bad(_) | LoginError::Declined(_) => {
+                refused(request, "login_refused", say::login_refused(), say::login_refused_about())
+            }
         }
     }
 
@@ -167,14 +156,9 @@ impl StepUp {
 
 /// A cookie is missing: the trip began in another browser, or too long ago, or never.
 fn not_begun_here(request: &Inbound) -> OwnResponse {
-    refused(
-        request,
-        "login_not_begun_here",
-        "This login was not begun here",
-        "It began in another browser, or too long ago. Start again from the page you wanted.",
-    )
+    refused(request, "login_not_begun_here", say::not_begun_here(), say::not_begun_here_about())
 }
 
-fn refused(request: &Inbound, problem: &str, title: &str, detail: &str) -> OwnResponse {
+fn refused(request: &Inbound, problem: &str, title: Message, detail: Message) -> OwnResponse {
     Rejection { status: StatusCode::FORBIDDEN, problem, title, detail }.answer(request)
 }

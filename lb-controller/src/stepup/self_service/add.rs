@@ -14,7 +14,7 @@ use super::super::factor::recovery::{RecoveryCodes, grouped};
 use super::super::factor::{self, passkey, pin, totp};
 use super::super::form::Form;
 use super::super::login::store_unavailable;
-use super::super::pages::{AddForm, AddPage, CodesPage, Forms, Nonce, Rejection, html, json as json_answer, see_other};
+use super::super::pages::{AddForm, AddPage, CodesPage, Forms, Frame, Rejection, html, json as json_answer, see_other};
 use super::super::session::Session;
 use super::LIST_PATH;
 use super::enrolling::{Secret, passkey_challenge};
@@ -24,11 +24,12 @@ use crate::config::Config;
 use crate::serve::request::Inbound;
 use crate::serve::respond::{OwnResponse, problem};
 use crate::store::StoreError;
+use crate::texts::{Message, english, say};
 
 /// Why nothing was added.
 enum NotAdded {
     /// The user can mend it.
-    Mistake(String),
+    Mistake(Message),
     Unavailable,
 }
 
@@ -51,28 +52,27 @@ impl StepUp {
         request: &Inbound,
         session: &Session,
         method: Method,
-        error: Option<&str>,
+        error: Option<Message>,
     ) -> OwnResponse {
         let Some(form) = self.form_for(config, session, method) else { return not_here(request) };
         let status = if error.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
         if ClientKind::of(request) != ClientKind::Browser {
             return match error {
-                Some(error) => problem(status, "not-added", "Not added", error),
+                Some(error) => problem(status, "not-added", "Not added", &english().put(&error)),
                 None => json_answer(status, &described(&form)),
             };
         }
-        let nonce = Nonce::new();
+        let frame = Frame::of(request);
         let forms = if matches!(form, AddForm::Passkey { .. }) { Forms::OwnWithScript } else { Forms::Own };
         let page = AddPage {
-            nonce: nonce.text(),
-            host: &request.authority,
+            frame: &frame,
             user: session.user(),
             action: &format!("{LIST_PATH}/add/{}", method.name()),
-            label: factor::label(method),
+            label: frame.texts.put(&factor::label(method)),
             form,
-            error,
+            error: error.map(|error| frame.texts.put(&error)),
         };
-        html(status, &nonce, forms, &page)
+        html(status, &frame, forms, &page)
     }
 
     /// What is shown for a new factor, and remembered until it is answered. `None`: it cannot be added here now.
@@ -124,58 +124,55 @@ impl StepUp {
         let codes = match added {
             Ok(codes) => codes,
             Err(NotAdded::Unavailable) => return store_unavailable(request),
-            Err(NotAdded::Mistake(error)) => return self.add_page(config, request, session, method, Some(&error)),
+            Err(NotAdded::Mistake(error)) => return self.add_page(config, request, session, method, Some(error)),
         };
         if let Some(account) = Account::of(config, session.account()) {
-            self.notify(config, &account, Change::Added, &called(&name, Some(method)), &request.host);
+            let texts = request.texts();
+            self.notify(config, &account, Change::Added, &called(texts, &name, Some(method)), (&request.host, texts));
         }
         added_answer(request, session, &codes)
     }
 
     /// Verifies the answer to what the page has shown.
     async fn made_of(&self, config: &Config, form: &Form, session: &Session, method: Method) -> Result<Made, NotAdded> {
-        let mistake = |text: &str| NotAdded::Mistake(text.to_owned());
+        let mistake = NotAdded::Mistake;
         let answer = form.get("answer").unwrap_or_default();
         let now = self.clock.now();
         match method {
             Method::Totp => match self.enrolling.take(&session.login, now) {
                 Some(Secret::Totp(secret)) if totp::is_current(&secret, answer, now) => Ok(Made::of(secret.to_vec())),
-                _ => {
-                    Err(mistake("That was not the code. Scan the new picture, and type the code your app shows then."))
-                }
+                _ => Err(mistake(say::wrong_totp())),
             },
             Method::Webauthn => {
                 let shown = self.enrolling.take(&session.login, now);
                 let (Some(Secret::Passkey(challenge)), Some(party)) = (shown, &config.factors.passkey) else {
-                    return Err(mistake("That took too long. Try again."));
+                    return Err(mistake(say::took_too_long()));
                 };
                 let credential = passkey::register(party, &challenge, form.get("passkey").unwrap_or_default())
                     .map_err(|refusal| {
                         tracing::info!(%refusal, "a passkey was not added");
-                        mistake("Your browser's answer was not accepted. Try again.")
+                        mistake(say::passkey_not_taken())
                     })?;
                 Ok(Made::of(serde_json::to_vec(&credential).expect("a credential is plain data")))
             }
             Method::Pin => {
                 if form.get("again") != Some(answer) {
-                    return Err(mistake("The two PINs differ."));
+                    return Err(mistake(say::pins_differ()));
                 }
                 let pin = Zeroizing::new(answer.to_owned());
                 let hashed = self.hashing.run(move || pin::enrol(&pin)).await.map_err(|_| NotAdded::Unavailable)?;
-                let hash = hashed.map_err(|weak| NotAdded::Mistake(weak.to_string()))?;
+                let hash = hashed.map_err(|weak| mistake(weak.message()))?;
                 hash.map(|hash| Made::of(hash.into_bytes())).map_err(|_| NotAdded::Unavailable)
             }
             Method::DeveloperKey => {
-                let key = DeveloperKey::parse(answer.trim()).map_err(|_| {
-                    mistake("That is no public key that is taken here: paste the one line of your .pub file (Ed25519, P-256, RSA of at least 2048 bits, or a security key).")
-                })?;
+                let key = DeveloperKey::parse(answer.trim()).map_err(|_| mistake(say::not_a_public_key()))?;
                 Ok(Made::of(key.to_string().into_bytes()))
             }
             Method::RecoveryCode => {
                 let (codes, shown) = RecoveryCodes::generate(&self.tools.keyed, &session.account().key());
                 Ok(Made { record: codes.record(), codes: shown })
             }
-            _ => Err(mistake("That cannot be added here.")),
+            _ => Err(mistake(say::cannot_be_added())),
         }
     }
 
@@ -201,9 +198,7 @@ impl StepUp {
         };
         match self.disk.run(job).await {
             Ok(Ok(true)) => Ok(made.codes),
-            Ok(Ok(false)) => Err(NotAdded::Mistake(format!(
-                "You have {MOST_PER_ACCOUNT} factors, as many as there can be. Remove one that you no longer use."
-            ))),
+            Ok(Ok(false)) => Err(NotAdded::Mistake(say::too_many_factors(MOST_PER_ACCOUNT))),
             Ok(Err(error)) => {
                 tracing::error!(%error, "a factor cannot be added");
                 Err(NotAdded::Unavailable)
@@ -250,9 +245,9 @@ fn added_answer(request: &Inbound, session: &Session, codes: &[Zeroizing<String>
     match ClientKind::of(request) {
         ClientKind::Browser if codes.is_empty() => see_other(LIST_PATH),
         ClientKind::Browser => {
-            let nonce = Nonce::new();
-            let (host, user) = (request.authority.as_str(), session.user());
-            html(StatusCode::OK, &nonce, Forms::Own, &CodesPage { nonce: nonce.text(), host, user, codes: &codes })
+            let frame = Frame::of(request);
+            let page = CodesPage { frame: &frame, user: session.user(), codes: &codes };
+            html(StatusCode::OK, &frame, Forms::Own, &page)
         }
         _ => json_answer(StatusCode::CREATED, &json!({"codes": codes})),
     }
@@ -272,6 +267,6 @@ fn described(form: &AddForm) -> Value {
 }
 
 fn not_here(request: &Inbound) -> OwnResponse {
-    let detail = "This factor cannot be added here now.";
-    Rejection { status: StatusCode::NOT_FOUND, problem: "not-found", title: "Not found", detail }.answer(request)
+    let (title, detail) = (say::not_found(), say::not_here_about());
+    Rejection { status: StatusCode::NOT_FOUND, problem: "not-found", title, detail }.answer(request)
 }

@@ -12,17 +12,17 @@ use super::super::factor::{self, recovery::RecoveryCodes};
 use super::super::form::Form;
 use super::super::login::store_unavailable;
 use super::super::pages::{
-    FactorsPage, Forms, ListedFactor, Nonce, Rejection, html, json as json_answer, own, see_other,
+    FactorsPage, Forms, Frame, ListedFactor, Rejection, html, json as json_answer, own, see_other,
 };
 use super::super::random_id::RandomId;
 use super::super::session::Session;
-use super::super::terms::in_words;
 use super::notice::{Change, called};
 use super::{ADDABLE, LIST_PATH};
 use crate::config::Config;
 use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
 use crate::store::StoreError;
+use crate::texts::{Message, Texts, say};
 
 const LONGEST_NAME: usize = 64;
 
@@ -54,7 +54,7 @@ impl StepUp {
         config: &Config,
         request: &Inbound,
         session: &Session,
-        error: Option<&str>,
+        error: Option<Message>,
     ) -> OwnResponse {
         let enrolled = match self.enrolments.of(session.account()) {
             Ok(enrolled) => enrolled,
@@ -63,25 +63,25 @@ impl StepUp {
                 return store_unavailable(request);
             }
         };
-        let addable: Vec<Method> = ADDABLE.iter().copied().filter(|method| can_add(config, *method)).collect();
+        let addable: Vec<Method> = ADDABLE.into_iter().filter(|method| can_add(config, *method)).collect();
         if ClientKind::of(request) != ClientKind::Browser {
             return json_answer(StatusCode::OK, &described(&enrolled, &addable));
         }
-        let now = self.clock.now();
-        let listed: Vec<_> = enrolled.iter().map(|enrolment| listed(enrolment, now)).collect();
-        let nonce = Nonce::new();
+        let (frame, now) = (Frame::of(request), self.clock.now());
+        let texts = frame.texts;
+        let listed: Vec<_> = enrolled.iter().map(|enrolment| listed(texts, enrolment, now)).collect();
+        let status = if error.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+        let called = |method: &Method| (method.name(), texts.put(&factor::label(*method)));
         let page = FactorsPage {
-            nonce: nonce.text(),
-            host: &request.authority,
+            frame: &frame,
             user: session.user(),
             action: LIST_PATH,
             factors: &listed,
-            addable: &addable.iter().map(|method| (method.name(), factor::label(*method))).collect::<Vec<_>>(),
+            addable: &addable.iter().map(called).collect::<Vec<_>>(),
             must_add: enrolled.iter().any(|one| RecoveryCodes::record_after_enrolment(&one.record).is_some()),
-            error,
+            error: error.map(|error| texts.put(&error)),
         };
-        let status = if error.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
-        html(status, &nonce, Forms::Own, &page)
+        html(status, &frame, Forms::Own, &page)
     }
 
     pub(super) async fn change_factor(
@@ -92,7 +92,7 @@ impl StepUp {
         session: &Session,
     ) -> OwnResponse {
         let changed = match Order::of(form) {
-            None => return self.list_page(config, request, session, Some("A name has 1 to 64 characters.")),
+            None => return self.list_page(config, request, session, Some(say::bad_name())),
             Some(Order::Remove(id)) => self.change_enrolment(session, id, None).await,
             Some(Order::Rename(id, name)) => self.change_enrolment(session, id, Some(name.to_owned())).await,
         };
@@ -104,7 +104,8 @@ impl StepUp {
         let method = was.method();
         self.audit_factor(request, session, "factor", if is_removed { "removed" } else { "renamed" }, method);
         if let (true, Some(account)) = (is_removed, Account::of(config, session.account())) {
-            self.notify(config, &account, Change::Removed, &called(&was.name, method), &request.host);
+            let texts = request.texts();
+            self.notify(config, &account, Change::Removed, &called(texts, &was.name, method), (&request.host, texts));
         }
         match ClientKind::of(request) {
             ClientKind::Browser => see_other(LIST_PATH),
@@ -148,14 +149,14 @@ pub(super) fn can_add(config: &Config, method: Method) -> bool {
     method != Method::Webauthn || config.factors.passkey.is_some()
 }
 
-fn listed(enrolment: &Enrolment, now: u64) -> ListedFactor {
-    let ago = |at: u64| format!("{} ago", in_words(now.saturating_sub(at)));
+fn listed(texts: &Texts, enrolment: &Enrolment, now: u64) -> ListedFactor {
+    let ago = |at: u64| texts.ago(texts.span(now.saturating_sub(at))).to_string();
     ListedFactor {
         id: enrolment.id.to_string(),
-        kind: enrolment.method().map_or("unknown", factor::label),
+        kind: called(texts, "", enrolment.method()),
         name: enrolment.name.clone(),
         added: ago(enrolment.created_at),
-        used: enrolment.last_used_at.map_or("never".to_owned(), ago),
+        used: enrolment.last_used_at.map_or_else(|| texts.never().to_string(), ago),
     }
 }
 
@@ -177,7 +178,6 @@ fn described(enrolled: &[Enrolment], addable: &[Method]) -> Value {
 }
 
 fn gone(request: &Inbound) -> OwnResponse {
-    let detail = "It was removed already. Go back to the list of your factors.";
-    Rejection { status: StatusCode::NOT_FOUND, problem: "no-such-factor", title: "No such factor", detail }
-        .answer(request)
+    let (title, detail) = (say::no_such_factor(), say::no_such_factor_about());
+    Rejection { status: StatusCode::NOT_FOUND, problem: "no-such-factor", title, detail }.answer(request)
 }

@@ -9,6 +9,7 @@ use super::super::session::Session;
 use crate::audit::Event;
 use crate::config::Config;
 use crate::serve::request::Inbound;
+use crate::texts::Texts;
 
 /// What happened to a factor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,28 +20,28 @@ pub(in crate::stepup) enum Change {
 }
 
 impl StepUp {
-    /// Mails the news without waiting for it: the change is made, whether or not the mail server answers.
-    pub(in crate::stepup) fn notify(&self, config: &Config, account: &Account, change: Change, what: &str, host: &str) {
+    /// Mails the news without waiting for it: the change is made, whether or not the mail server answers. `what` is what
+    /// the factor is called.
+    pub(in crate::stepup) fn notify(
+        &self,
+        config: &Config,
+        account: &Account,
+        change: Change,
+        what: &str,
+        (host, texts): (&str, &Texts),
+    ) {
         let services = self.services.of(&config.factors);
         let Some(address) = account.email().map(str::to_owned) else { return };
         if services.mailer.is_none() {
             return;
         }
-        let (subject, sentence) = match change {
-            Change::Added => {
-                ("A factor was added", format!("\"{what}\" can be used to log in or to confirm from now on."))
-            }
-            Change::Removed => ("A factor was removed", format!("\"{what}\" can no longer be used.")),
-            Change::RecoveryCodeUsed => {
-                ("A recovery code was used", "It works once. Add a new factor, and make new recovery codes.".to_owned())
-            }
+        let user = &account.id.name;
+        let (subject, news) = match change {
+            Change::Added => (texts.mail_added_subject(host), texts.mail_added(user, host, what)),
+            Change::Removed => (texts.mail_removed_subject(host), texts.mail_removed(user, host, what)),
+            Change::RecoveryCodeUsed => (texts.mail_recovery_subject(host), texts.mail_recovery(user, host)),
         };
-        let text = format!(
-            "{subject}: account {} at {host}.\n\n{sentence}\n\n\
-             If it was not you, somebody else can use your account: tell whoever runs {host} at once.\n",
-            account.id.name
-        );
-        let subject = format!("{subject} at {host}");
+        let (subject, text) = (subject.to_string(), format!("{news}\n{}\n", texts.mail_not_you(host)));
         tokio::spawn(async move {
             let Some(mailer) = &services.mailer else { return };
             if let Err(error) = mailer.send(&address, &subject, text).await {
@@ -62,10 +63,10 @@ impl StepUp {
 }
 
 /// What people call an enrolment: its name, or what kind it is.
-pub(super) fn called(name: &str, method: Option<Method>) -> String {
+pub(super) fn called(texts: &Texts, name: &str, method: Option<Method>) -> String {
     match (name, method) {
-        ("", Some(method)) => factor::label(method).to_owned(),
-        ("", None) => "unknown".to_owned(),
+        ("", Some(method)) => texts.put(&factor::label(method)),
+        ("", None) => texts.unknown_label().to_string(),
         (name, _) => name.to_owned(),
     }
 }

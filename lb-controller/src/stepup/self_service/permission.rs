@@ -14,6 +14,7 @@ use super::super::{StepUp, Visit};
 use super::{LIST_PATH, TOKEN_PATH};
 use crate::serve::request::{Inbound, InboundBody};
 use crate::serve::respond::OwnResponse;
+use crate::texts::say;
 
 /// How fresh a proof of level 2 must be.
 const MAX_AGE_SECONDS: u64 = 300;
@@ -69,13 +70,11 @@ fn token_needed(request: &Inbound) -> OwnResponse {
     if ClientKind::of(request) == ClientKind::Browser {
         return see_other(TOKEN_PATH);
     }
-    let detail = "The first factor takes an enrolment token: ask whoever runs this service for one, and POST it to \
-                  /.lb/enrol as token=….";
     let rejection = Rejection {
         status: StatusCode::FORBIDDEN,
         problem: "enrolment-token-needed",
-        title: "An enrolment token is needed",
-        detail,
+        title: say::token_needed(),
+        detail: say::token_needed_about(),
     };
     rejection.answer(request)
 }
@@ -97,6 +96,8 @@ fn list_request(request: &Inbound) -> Inbound {
         body: InboundBody::Whole(bytes::Bytes::new()),
         client: request.client,
         certificate: request.certificate.clone(),
+        tls_class: request.tls_class,
+        pages: request.pages.clone(),
         upgrade: None,
     }
 }

@@ -56,7 +56,8 @@ impl StepUp {
         let removed = removed.ok_or_else(|| NotDone::NoSuchFactor(id.to_owned()))?;
         self.audit_operator(&account.id, "removed", removed.method());
         let host = config.factors.passkey.as_ref().map_or("the service", |party| &party.id);
-        self.notify(config, &account, Change::Removed, &called(&removed.name, removed.method()), host);
+        let texts = config.pages.texts.default_texts();
+        self.notify(config, &account, Change::Removed, &called(texts, &removed.name, removed.method()), (host, texts));
         Ok(())
     }
 
@@ -80,11 +81,10 @@ impl StepUp {
         let services = self.services.of(&config.factors);
         let not_configured = || NotDone::NotMailed(anyhow::anyhow!("`mail` of `factors` is not configured"));
         let mailer = services.mailer.as_ref().ok_or_else(not_configured)?;
-        let text = format!(
-            "You may add a factor to your account {user}.\n\nLog in, open {TOKEN_PATH}, and type this token there:\n\n    \
-             {token}\n\nIt works once. Give it to nobody: whoever runs the service does not ask for it.\n"
-        );
-        mailer.send(address, "Add a factor to your account", text).await.map_err(NotDone::NotMailed)
+        // Nobody has asked for it in a language of theirs.
+        let texts = config.pages.texts.default_texts();
+        let (subject, text) = (texts.mail_token_subject(), texts.mail_token(user, TOKEN_PATH, token));
+        mailer.send(address, &subject.to_string(), text.to_string()).await.map_err(NotDone::NotMailed)
     }
 
     fn audit_operator(&self, account: &AccountId, result: &str, method: Option<Method>) {

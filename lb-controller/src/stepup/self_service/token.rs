@@ -10,7 +10,7 @@ use super::super::client_kind::ClientKind;
 use super::super::factor::base32;
 use super::super::form::Form;
 use super::super::login::store_unavailable;
-use super::super::pages::{EnrolPage, Forms, Nonce, Rejection, html, own, see_other, with_retry_after};
+use super::super::pages::{EnrolPage, Forms, Frame, Rejection, html, own, see_other, with_retry_after};
 use super::super::random_id::random_bytes;
 use super::super::session::Session;
 use super::super::throttle::Bucket;
@@ -19,6 +19,7 @@ use super::{LIST_PATH, TOKEN_PATH};
 use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
 use crate::store::StoreError;
+use crate::texts::{Message, say};
 
 /// 80 bits.
 const TOKEN_BYTES: usize = 10;
@@ -40,11 +41,12 @@ impl StepUp {
         self.tools.keyed.of(PURPOSE, &account.key(), token)
     }
 
-    pub(super) fn token_page(&self, request: &Inbound, session: &Session, error: Option<&str>) -> OwnResponse {
-        let nonce = Nonce::new();
+    pub(super) fn token_page(&self, request: &Inbound, session: &Session, error: Option<Message>) -> OwnResponse {
+        let frame = Frame::of(request);
         let status = if error.is_some() { StatusCode::UNAUTHORIZED } else { StatusCode::OK };
-        let (host, user) = (request.authority.as_str(), session.user());
-        html(status, &nonce, Forms::Own, &EnrolPage { nonce: nonce.text(), host, user, action: TOKEN_PATH, error })
+        let error = error.map(|error| frame.texts.put(&error));
+        let page = EnrolPage { frame: &frame, user: session.user(), action: TOKEN_PATH, error };
+        html(status, &frame, Forms::Own, &page)
     }
 
     pub(super) async fn submit_token(
@@ -87,26 +89,24 @@ impl StepUp {
 }
 
 fn refused(step_up: &StepUp, request: &Inbound, session: &Session) -> OwnResponse {
-    const WRONG: &str = "That token was not accepted. It works once, for one account, and not for ever.";
     match ClientKind::of(request) {
-        ClientKind::Browser => step_up.token_page(request, session, Some(WRONG)),
+        ClientKind::Browser => step_up.token_page(request, session, Some(say::enrolment_token_wrong())),
         _ => Rejection {
             status: StatusCode::FORBIDDEN,
             problem: "enrolment-token-refused",
-            title: "Token not accepted",
-            detail: WRONG,
+            title: say::token_not_accepted(),
+            detail: say::enrolment_token_wrong(),
         }
         .answer(request),
     }
 }
 
 fn throttled(request: &Inbound, seconds: u64) -> OwnResponse {
-    let detail = format!("Wait {seconds} seconds, go back, and try again.");
     let rejection = Rejection {
         status: StatusCode::TOO_MANY_REQUESTS,
         problem: "too-many-attempts",
-        title: "Too many attempts",
-        detail: &detail,
+        title: say::too_many_attempts(),
+        detail: say::too_many_attempts_about(seconds),
     };
     with_retry_after(rejection.answer(request), seconds)
 }

@@ -1,12 +1,11 @@
 //! Logging in, staying logged in, and no longer being.
 
-use std::time::Duration;
-
 use http::{HeaderValue, StatusCode, header};
 
 use super::super::Session;
 use super::super::testing::TOTP_SECRET;
 use super::bench::{Bench, Visitor, json, level_two, location, text};
+use crate::identity::ApiKeys;
 
 const RIGHT: &str = "user=alice&password=correct+horse+battery+staple";
 
@@ -219,27 +218,30 @@ async fn a_cookie_that_is_not_exactly_ours_counts_as_none_and_is_cleared() {
     assert!(browser.session(&bench).is_some());
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_tunnel_ends_with_its_login_and_not_with_a_rise_in_level() {
-    let (bench, mut browser) = (Bench::new(), Visitor::browser());
+#[tokio::test]
+async fn a_stream_goes_on_as_long_as_its_login_and_beyond_a_rise_in_level() {
+    let (mut bench, mut browser) = (Bench::new(), Visitor::browser());
+    let keys = ApiKeys::open(bench.step_up.store().clone()).unwrap();
+    let goes_on = |bench: &Bench, session: &Session| bench.step_up.goes_on(&bench.config, &keys, session);
     browser.log_in(&bench, "alice").await;
-    let is_over = async |session: &Session| {
-        let over = bench.step_up.login_over(Some(session));
-        tokio::time::timeout(Duration::from_secs(2), over).await.is_ok()
-    };
     let session = bench.session_of(&browser.get("/")).unwrap();
-    assert!(!is_over(&session).await, "at once");
+    assert!(goes_on(&bench, &session), "at once");
 
     let url = location(&browser.challenged(&bench, browser.get("/keys"), level_two()).await).to_owned();
     browser.post(&bench, &url, &format!("code={}", bench.code())).await;
     assert!(bench.session_of(&browser.get("/")).is_some_and(|raised| raised != session));
-    assert!(!is_over(&session).await, "after a rise");
+    assert!(goes_on(&bench, &session), "after a rise");
 
     browser.post(&bench, "/.lb/logout", "").await;
-    assert!(is_over(&session).await, "after logout");
+    assert!(!goes_on(&bench, &session), "after logout");
 
     browser.log_in(&bench, "alice").await;
     let session = bench.session_of(&browser.get("/")).unwrap();
-    bench.wait(12 * 3600);
-    assert!(is_over(&session).await, "after its time");
+    bench.wait(11 * 3600);
+    assert!(goes_on(&bench, &session), "idle, which an open stream is not");
+    let users = std::mem::take(&mut bench.config.users);
+    assert!(!goes_on(&bench, &session), "its user is gone");
+    bench.config.users = users;
+    bench.wait(3600);
+    assert!(!goes_on(&bench, &session), "after its time");
 }

@@ -15,6 +15,7 @@ use lb_controller::serve::access_log::Record;
 use lb_controller::serve::body::ResponseBody;
 use lb_controller::serve::request::Peer;
 use lb_controller::serve::respond::Refusal;
+use lb_controller::serve::standing::Over;
 use lb_controller::serve::{forward, guard, listen, tls};
 use lb_policy::{
     BodyFacts, ClientFacts, Decision, Everything, Facts, Levels, NO_PARAMETERS, NoHeaders, ObservedFacts, Permit,
@@ -114,8 +115,11 @@ async fn answer(
     let permit = permit(&state.config.rules);
     let pool = state.pools.get("web").ok_or(Refusal::NotFound)?;
     let login_over = state.login_over.clone();
-    let login_over = async move { login_over.notified().await };
-    forward::forward(permit, pool, request, state.assertion.clone(), login_over, record).await
+    let over = async move {
+        login_over.notified().await;
+        Over::Login
+    };
+    forward::forward(permit, pool, request, state.assertion.clone(), over, record).await
 }
 
 /// Without rules, a public route allows everything.
