@@ -54,6 +54,7 @@ pub async fn handle(edge: &Arc<Edge>, peer: &Peer, request: Request<Incoming>) -
     let mut record = Record::start(&edge.metrics, peer, &request);
     let snapshot = Arc::clone(&edge.snapshot());
     let origin = cors::trusted_origin(&snapshot.config, request.headers());
+    let origin = origin.filter(|_| cors::is_for_other_origins(request.uri().path()));
     let mut response = match answer(edge, &snapshot, peer, request, &mut record).await {
         Ok(response) => response,
         Err(early) => early.into_response(),
@@ -124,7 +125,7 @@ async fn answer(
         credential: &credential,
         sender: &sender,
     };
-    if !resumed.covers(|| config.rules.shown(&judged.facts(now, &request))) {
+    if !resumed.covers(&config.rules, &judged.facts(now, &request)) {
         judged = judged.without_approval();
     }
     let facts = judged.facts(now, &request);

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use lb_tests::site::{Plan, Site};
-use lb_tests::visitor::{Answer, NAVIGATION, Visitor};
+use lb_tests::visitor::{Answer, FORM, NAVIGATION, Visitor};
 use lb_tests::web_service::WebService;
 use serde_json::json;
 
@@ -181,5 +181,56 @@ async fn a_message_with_a_code_says_what_the_code_approves() -> Result<()> {
     let calls = carrier.calls();
     let text = calls.first().context("nothing was sent")?.json()?["text"].as_str().unwrap_or_default().to_owned();
     ensure!(text.contains("It confirms: amount=900.00, payee=Ann."), "{text}");
+    Ok(())
+}
+
+/// Posts a form of the browser's, proves what it takes, and returns the URL and the transaction to resume.
+async fn parked(site: &Site, alice: &mut Visitor, path: &str) -> Result<String> {
+    let form = [FORM, &[("content-type", "application/json")]].concat();
+    let challenged = alice.send("POST", &site.url(path), &form, APPROVED.to_owned()).await?;
+    ensure!(challenged.status == 303, "{} {}", challenged.status, challenged.text());
+    let to = challenged.header("location").to_owned();
+    let proved = alice.post(&site.url(&to), &[], &[("pin", PIN)]).await?;
+    ensure!(proved.status == 200, "{}: {}", proved.status, proved.text());
+    Ok(to.rsplit('/').next().unwrap_or_default().to_owned())
+}
+
+async fn resume(site: &Site, alice: &mut Visitor, path: &str, id: &str, more: &[(&str, &str)]) -> Result<Answer> {
+    alice.post(&site.url(path), &[FORM, more].concat(), &[("lb-tx", id)]).await
+}
+
+#[tokio::test]
+async fn a_parked_request_goes_on_with_the_headers_that_it_came_with_and_no_others() -> Result<()> {
+    let Some((site, mut alice)) = scene().await? else { return Ok(()) };
+    let id = parked(&site, &mut alice, "/refunds").await?;
+    for more in [("x-account", "eve"), ("idempotency-key", "1"), ("authorization", "Basic ZXZlOg==")] {
+        let answer = resume(&site, &mut alice, "/refunds", &id, &[more]).await?;
+        ensure!(answer.status != 201 && site.origin.refunds() == 0, "{more:?}: {} {}", answer.status, answer.text());
+    }
+    let answer = resume(&site, &mut alice, "/refunds", &id, &[]).await?;
+    ensure!(answer.status == 201 && site.origin.refunds() == 1, "{} {}", answer.status, answer.text());
+    Ok(())
+}
+
+const MORE_WHEN_THREATENED: &str = "rules:
+  - {id: always, match: {methods: [POST], paths: [/refunds]}, require: {methods: [pin], max_age: 5m}}
+  - id: threatened
+    match: {methods: [POST], paths: [/refunds]}
+    body: {facts: {amount: {pointer: /amount, kind: decimal2}}}
+    when: threat >= \"elevated\"
+    require: {methods: [pin], per_action: true, show: [amount]}
+";
+
+#[tokio::test]
+async fn a_proof_that_approved_nothing_does_not_do_where_an_approval_is_wanted_by_now() -> Result<()> {
+    let Some(site) = Site::start(Plan::of(MORE_WHEN_THREATENED)).await? else { return Ok(()) };
+    let mut alice = site.alice().await?;
+    site.enrol(&mut alice, "pin", &[("answer", PIN), ("again", PIN)]).await?;
+    let id = parked(&site, &mut alice, "/refunds").await?;
+    site.edge.command(&["threat", "set", "elevated", "--for", "5m"])?;
+    let answer = resume(&site, &mut alice, "/refunds", &id, &[]).await?;
+    ensure!(answer.status == 303 && site.origin.refunds() == 0, "{} {}", answer.status, answer.text());
+    let page = alice.get(&site.url(answer.header("location")), NAVIGATION).await?.text();
+    ensure!(page.contains("<dt>amount</dt><dd>900.00</dd>"), "{page}");
     Ok(())
 }

@@ -40,6 +40,15 @@ impl RuleSet {
         });
         shown_by(&rules, facts)
     }
+
+    /// Whether some rule that applies takes only proofs that approve exactly this request.
+    pub fn wants_approval(&self, facts: &Facts<'_>) -> bool {
+        let mut wanted = false;
+        self.for_each_candidate(&facts.request, &mut |rule| {
+            wanted |= matches!(rule.judge(self.conditions(), facts), Judgement::Requires(it) if it.per_action);
+        });
+        wanted
+    }
 }
 
 /// What `rules` show of this request, whatever their order.

@@ -16,8 +16,6 @@ use zeroize::Zeroizing;
 use crate::report::ApiKeyReport;
 use crate::store::{Store, StoreError};
 
-/// How every key begins: scanners for leaked secrets go by it.
-const PREFIX: &str = "lbk_";
 const ID_BYTES: usize = 8;
 const SECRET_BYTES: usize = 32;
 /// Kept in memory, each some 300 bytes.
@@ -98,9 +96,12 @@ impl ApiKeys {
         Ok(ApiKeys { known: RwLock::new(known), changing: Mutex::default(), store })
     }
 
+    /// How every key begins: scanners for leaked secrets go by it.
+    pub(crate) const PREFIX: &str = "lbk_";
+
     /// Whether a credential has the form of a key of ours. Such are never sent on.
     pub(crate) fn has_form(text: &str) -> bool {
-        text.starts_with(PREFIX)
+        text.starts_with(ApiKeys::PREFIX)
     }
 
     /// The key that `text` is. An id that does not exist costs the same as a wrong secret.
@@ -208,7 +209,7 @@ impl ApiKeys {
     }
 
     fn find(&self, id: &str) -> Result<[u8; ID_BYTES], KeyError> {
-        let bare = id.strip_prefix(PREFIX).unwrap_or(id);
+        let bare = id.strip_prefix(ApiKeys::PREFIX).unwrap_or(id);
         // Whoever gives the whole key means it too; the rest is not looked at, and not repeated.
         let bare = bare.split('.').next().unwrap_or_default();
         let parsed = u64::from_str_radix(bare, 16).ok().filter(|_| bare.len() == 2 * ID_BYTES).map(u64::to_be_bytes);
@@ -266,7 +267,7 @@ fn secret() -> Zeroizing<[u8; SECRET_BYTES]> {
 }
 
 fn name_of(id: [u8; ID_BYTES]) -> String {
-    format!("{PREFIX}{}", written(id))
+    format!("{}{}", ApiKeys::PREFIX, written(id))
 }
 
 fn written(id: [u8; ID_BYTES]) -> String {
@@ -274,12 +275,12 @@ fn written(id: [u8; ID_BYTES]) -> String {
 }
 
 fn whole(id: [u8; ID_BYTES], secret: &[u8; SECRET_BYTES]) -> Zeroizing<String> {
-    Zeroizing::new(format!("{PREFIX}{}.{}", written(id), URL_SAFE_NO_PAD.encode(secret)))
+    Zeroizing::new(format!("{}{}.{}", ApiKeys::PREFIX, written(id), URL_SAFE_NO_PAD.encode(secret)))
 }
 
 /// Only the spelling that [`whole`] writes.
 fn parse(text: &str) -> Option<([u8; ID_BYTES], Zeroizing<[u8; SECRET_BYTES]>)> {
-    let (id, secret) = text.strip_prefix(PREFIX)?.split_once('.')?;
+    let (id, secret) = text.strip_prefix(ApiKeys::PREFIX)?.split_once('.')?;
     let is_hex = id.len() == 2 * ID_BYTES && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let id = u64::from_str_radix(id, 16).ok().filter(|_| is_hex)?.to_be_bytes();
     let decoded = Zeroizing::new(URL_SAFE_NO_PAD.decode(secret).ok()?);

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use crate::config::Config;
 use crate::serve::body::ResponseBody;
 use crate::serve::respond::OwnResponse;
+use crate::serve::route;
 
 /// What scripts may read of an answer beside its body: how to prove more, when to come again, and what to name when
 /// complaining.
@@ -42,6 +43,16 @@ pub(super) fn preflight<Body>(config: &Config, request: &Request<Body>) -> Optio
         HeaderValue::from_static("Access-Control-Request-Method, Access-Control-Request-Headers"),
     );
     Some(response)
+}
+
+/// Whether a trusted page may read what is answered at `path`. Of our own pages those alone that a script needs to prove
+/// more and to send its request again: others show secrets, such as a new factor's.
+pub(super) fn is_for_other_origins(path: &str) -> bool {
+    if !route::is_reserved(path) {
+        return true;
+    }
+    let of_challenge = path.strip_prefix("/.lb/challenge/").is_some_and(|rest| rest.ends_with("/status"));
+    of_challenge || matches!(path, "/.lb/step-up.js" | "/.lb/work/status" | "/.lb/jwks.json")
 }
 
 /// Lets scripts of `origin` read the response. What a backend says of this itself stands.
@@ -108,6 +119,25 @@ mod tests {
             ("PUT", "https://app.shop.example", true),
         ] {
             assert!(preflight(&config(), &request(method, origin, is_preflight)).is_none(), "{method} {origin}");
+        }
+    }
+
+    #[test]
+    fn of_our_own_pages_a_trusted_page_reads_what_it_needs_to_go_on() {
+        let rows = [
+            ("/refunds", true),
+            ("/.lb/step-up.js", true),
+            ("/.lb/challenge/3355ddf5bdd7a7d1fa1edbca3fe4d888/status", true),
+            ("/.lb/work/status", true),
+            ("/.lb/jwks.json", true),
+            ("/.lb/challenge/3355ddf5bdd7a7d1fa1edbca3fe4d888", false),
+            ("/.lb/factors/add/totp", false),
+            ("/.lb/session", false),
+            ("/.LB/step-up.js", false),
+            ("/.lb", false),
+        ];
+        for (path, expected) in rows {
+            assert_eq!(is_for_other_origins(path), expected, "{path}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Requests whose credential is in `Authorization`: access tokens and API keys. Each stands for itself; there is no
 //! cookie, no transaction and no page.
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use lb_policy::{Challenge, Level, Requirement};
 use serde_json::json;
 
@@ -38,6 +38,14 @@ impl Credential {
     }
 }
 
+/// However it is spelled, an API key is a secret between its owner and this gateway.
+fn remove_keys(headers: &mut HeaderMap) {
+    let has_key = |value: &HeaderValue| memchr::memmem::find(value.as_bytes(), ApiKeys::PREFIX.as_bytes()).is_some();
+    if headers.get_all(header::AUTHORIZATION).iter().any(has_key) {
+        headers.remove(header::AUTHORIZATION);
+    }
+}
+
 impl StepUp {
     /// Who sends the request. A credential in `Authorization` is meant by whoever put it there: a cookie beside it does
     /// not count.
@@ -62,7 +70,10 @@ impl StepUp {
                 }
             }
             // Twice, or of a scheme that is the backend's business: the cookie counts.
-            _ => self.session_or_certificate(visit.config, request).map_or(Credential::None, Credential::Session),
+            _ => {
+                remove_keys(&mut request.headers);
+                self.session_or_certificate(visit.config, request).map_or(Credential::None, Credential::Session)
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use crate::serve::request::Inbound;
 /// Headers that change from one sending to the next and say nothing of what is asked: who sends it from where and how is
 /// judged anew each time, how the answer is to be written is no part of the action. All others are bound, those too that
 /// nobody here has heard of: some backend may go by them.
-const FREE: [HeaderName; 16] = [
+const FREE: [HeaderName; 22] = [
     header::COOKIE,
     header::HOST,
     header::CONTENT_LENGTH,
@@ -20,6 +20,12 @@ const FREE: [HeaderName; 16] = [
     header::DATE,
     header::VIA,
     header::DNT,
+    header::ACCEPT,
+    header::ACCEPT_CHARSET,
+    header::ACCEPT_ENCODING,
+    header::ACCEPT_LANGUAGE,
+    HeaderName::from_static("sec-gpc"),
+    HeaderName::from_static("sec-purpose"),
     HeaderName::from_static("priority"),
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
@@ -28,8 +34,11 @@ const FREE: [HeaderName; 16] = [
     HeaderName::from_static("x-correlation-id"),
 ];
 
-/// `Sec-Fetch-Site` and its like are the browser's, as are its wishes for the answer.
-const FREE_PREFIXES: [&str; 2] = ["sec-", "accept"];
+/// `Sec-Fetch-Site` and its like are the browser's, and the key of a WebSocket is another each time.
+const FREE_PREFIXES: [&str; 3] = ["sec-fetch-", "sec-ch-", "sec-websocket-"];
+
+/// They say how to read a body, and come back with one that was parked.
+const OF_BODY: [HeaderName; 2] = [header::CONTENT_TYPE, header::CONTENT_ENCODING];
 
 impl BoundRequest {
     /// All but the body, which is not read yet.
@@ -38,7 +47,7 @@ impl BoundRequest {
             method: request.method.clone(),
             authority: request.authority.clone(),
             target: request.target.clone(),
-            headers_sha256: hash(&request.headers),
+            headers_sha256: hash(request, &[]),
             body_sha256: None,
         }
     }
@@ -49,10 +58,19 @@ impl BoundRequest {
     }
 }
 
-/// Over each bound header with all its values, in order of name, each part behind its length.
-fn hash(headers: &HeaderMap) -> [u8; 32] {
-    let is_free =
-        |name: &HeaderName| FREE.contains(name) || FREE_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix));
+/// Of everything that a browser sends alike with a form of ours and with what it sent before.
+pub(super) fn hash_beside_body(request: &Inbound) -> [u8; 32] {
+    hash(request, &OF_BODY)
+}
+
+/// Over what the connection is to become, and each bound header with all its values, in order of name, each part behind
+/// its length.
+fn hash(request: &Inbound, free_too: &[HeaderName]) -> [u8; 32] {
+    let headers: &HeaderMap = &request.headers;
+    let is_free = |name: &HeaderName| {
+        let has_prefix = |prefix: &&str| name.as_str().starts_with(*prefix);
+        FREE.contains(name) || free_too.contains(name) || FREE_PREFIXES.iter().any(|prefix| has_prefix(&prefix))
+    };
     let mut names: Vec<&HeaderName> = headers.keys().filter(|name| !is_free(name)).collect();
     names.sort_unstable_by_key(|name| name.as_str());
     let mut context = Context::new(&SHA256);
@@ -60,6 +78,7 @@ fn hash(headers: &HeaderMap) -> [u8; 32] {
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part);
     };
+    put(request.upgrade.as_ref().map_or("", |(_, protocol)| protocol).as_bytes());
     for name in names {
         put(name.as_str().as_bytes());
         let values: Vec<_> = headers.get_all(name).iter().collect();

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::body::{self, BodyError};
 use super::client_kind::ClientKind;
 use super::counters::TOKEN;
+use super::device::Device;
 use super::grpc;
 use super::pages::{self, Rejection, see_other, with_cookie};
 use super::parking::{Parked, Room};
@@ -62,6 +63,7 @@ impl StepUp {
         let transaction = Transaction {
             login: session.login,
             user: session.user().to_owned(),
+            device_known: self.knows_device(&request, session),
             secret_hash: hash_secret(&secret),
             opened_at: now,
             expires_at: now + lifetime_seconds,
@@ -155,6 +157,12 @@ impl StepUp {
         Ok((request, bound, onward))
     }
 
+    /// The browser has proved more than this user's password before.
+    fn knows_device(&self, request: &Inbound, session: &Session) -> bool {
+        let device = Device::of_user(&self.sealer, &request.headers, &request.host, session.user());
+        device.is_some_and(|device| device.stepped_up)
+    }
+
     /// Room for the body, before any of it is read. `None`: it is too large, or there is none left.
     pub(super) fn room_for(&self, visit: &Visit<'_>, request: &Inbound, session: &Session) -> Option<Room> {
         let limit_bytes = visit.config.step_up.park_limit_bytes;
@@ -163,7 +171,7 @@ impl StepUp {
         if bytes > limit_bytes {
             return None;
         }
-        self.parking.reserve(session.login, session.user(), bytes)
+        self.parking.reserve(session.login, (session.user(), self.knows_device(request, session)), bytes)
     }
 
     /// `outcome`: `issued` or `impossible`, the transaction, and the hash of the body that a proof will be for.

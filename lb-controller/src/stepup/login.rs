@@ -25,6 +25,9 @@ use crate::serve::respond::OwnResponse;
 use crate::texts::{Message, say};
 
 /// Longer ones exist nowhere; they only cost hashing.
+/// What is longer is cut in the audit trail, which strangers must not fill.
+const LONGEST_AUDITED_PATH_BYTES: usize = 512;
+
 const LONGEST_USER_NAME: usize = 256;
 const LONGEST_PASSWORD: usize = 1024;
 /// A longer way back is not worth carrying through the login page's URL.
@@ -247,7 +250,7 @@ impl StepUp {
             source: Some(Source::of(request.client.address)),
             host: Some(&request.host),
             request_method: Some(request.method.as_str()),
-            path: Some(&request.path),
+            path: Some(&request.path[..request.path.floor_char_boundary(LONGEST_AUDITED_PATH_BYTES)]),
             ..Event::default()
         }
     }

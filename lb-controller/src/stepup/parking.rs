@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 
+use super::bound::hash_beside_body;
 use super::random_id::RandomId;
 use crate::serve::request::Inbound;
 
@@ -18,6 +19,8 @@ pub(super) struct Parked {
     sealed: Vec<u8>,
     content_type: Option<HeaderValue>,
     content_encoding: Option<HeaderValue>,
+    /// Of its other headers: those of the form that fetches it must be the same.
+    others_sha256: [u8; 32],
     _room: Room,
 }
 
@@ -38,8 +41,12 @@ struct Taken {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Owner {
     Login(RandomId),
-    /// Of all logins.
-    User(String),
+    /// Of all logins. Whoever has stolen a password has no device that is known, and must not take the places of those that
+    /// are.
+    User {
+        name: String,
+        device_known: bool,
+    },
 }
 
 /// Room for one body; given back when dropped.
@@ -56,15 +63,20 @@ impl Owner {
         match self {
             Owner::Login(_) => 3,
             // Whoever logs in again and again must not fill the lot.
-            Owner::User(_) => 12,
+            Owner::User { .. } => 12,
         }
     }
 }
 
 impl ParkingLot {
     /// `None`: this login or this user has its share already, or the lot is full.
-    pub(super) fn reserve(self: &Arc<Self>, login: RandomId, user: &str, bytes: usize) -> Option<Room> {
-        let owners = [Owner::Login(login), Owner::User(user.to_owned())];
+    pub(super) fn reserve(
+        self: &Arc<Self>,
+        login: RandomId,
+        (user, device_known): (&str, bool),
+        bytes: usize,
+    ) -> Option<Room> {
+        let owners = [Owner::Login(login), Owner::User { name: user.to_owned(), device_known }];
         let mut taken = self.taken.lock().expect("no holder of this lock panics");
         let has_share = |owner: &Owner| taken.by_owner.get(owner).is_some_and(|places| *places >= owner.most_places());
         if owners.iter().any(has_share) || taken.bytes + bytes > MOST_BYTES {
@@ -118,8 +130,14 @@ impl Parked {
             sealed,
             content_type: request.headers.get(CONTENT_TYPE).cloned(),
             content_encoding: request.headers.get(CONTENT_ENCODING).cloned(),
+            others_sha256: hash_beside_body(request),
             _room: room,
         }
+    }
+
+    /// Whether `request` has the headers of the parked one, but for those that come back with the body.
+    pub(super) fn came_as(&self, request: &Inbound) -> bool {
+        hash_beside_body(request) == self.others_sha256
     }
 
     /// Puts the parked body and its headers into `request`. `None` when `secret` is not the one it was sealed under.
@@ -157,12 +175,12 @@ mod tests {
     fn each_login_has_three_places_and_all_logins_share_the_lot() {
         let lot = Arc::new(ParkingLot::default());
         let alice = RandomId::new();
-        let mut rooms: Vec<_> = (0..3).map(|_| lot.reserve(alice, "alice", 10).unwrap()).collect();
-        assert!(lot.reserve(alice, "alice", 10).is_none(), "a fourth place");
+        let mut rooms: Vec<_> = (0..3).map(|_| lot.reserve(alice, ("alice", false), 10).unwrap()).collect();
+        assert!(lot.reserve(alice, ("alice", false), 10).is_none(), "a fourth place");
         assert_eq!(lot.load(), (3, 30));
         rooms.pop();
-        assert!(lot.reserve(alice, "alice", 10).is_some(), "after one was given back");
-        assert!(lot.reserve(RandomId::new(), "bob", MOST_BYTES - 10).is_none(), "more than is left");
+        assert!(lot.reserve(alice, ("alice", false), 10).is_some(), "after one was given back");
+        assert!(lot.reserve(RandomId::new(), ("bob", false), MOST_BYTES - 10).is_none(), "more than is left");
         drop(rooms);
         assert_eq!(lot.load(), (0, 0));
         assert!(lot.taken.lock().unwrap().by_owner.is_empty());
@@ -171,9 +189,10 @@ mod tests {
     #[test]
     fn a_user_of_many_logins_leaves_places_to_others() {
         let lot = Arc::new(ParkingLot::default());
-        let rooms: Vec<_> = (0..30).filter_map(|_| lot.reserve(RandomId::new(), "mallory", 10)).collect();
+        let rooms: Vec<_> = (0..30).filter_map(|_| lot.reserve(RandomId::new(), ("mallory", false), 10)).collect();
         assert_eq!(rooms.len(), 12);
-        assert!(lot.reserve(RandomId::new(), "alice", 10).is_some());
+        assert!(lot.reserve(RandomId::new(), ("alice", false), 10).is_some());
+        assert!(lot.reserve(RandomId::new(), ("mallory", true), 10).is_some(), "from a device that is known");
     }
 
     #[test]
@@ -182,12 +201,19 @@ mod tests {
         let original =
             testing::request("POST", "/refunds", &[("content-type", "application/json")], "{\"amount\": 900}");
         let park = || {
-            Parked::new(lot.reserve(RandomId::new(), "alice", 100).unwrap(), &original, b"{\"amount\": 900}", "secret")
+            Parked::new(
+                lot.reserve(RandomId::new(), ("alice", false), 100).unwrap(),
+                &original,
+                b"{\"amount\": 900}",
+                "secret",
+            )
         };
         let resuming = || {
             let form = [("content-type", "application/x-www-form-urlencoded"), ("content-encoding", "gzip")];
             testing::request("POST", "/refunds", &form, "lb-tx=…")
         };
+        let with_more = testing::request("POST", "/refunds", &[("x-account", "another")], "lb-tx=…");
+        assert!(park().came_as(&resuming()) && !park().came_as(&with_more));
         assert!(!park().sealed.windows(6).any(|window| window == b"amount"), "it does not lie open in memory");
         assert!(park().restore_into(resuming(), "other").is_none());
         let restored = park().restore_into(resuming(), "secret").unwrap();

@@ -5,7 +5,7 @@
 //! anew after this, with the proofs of its own transaction beside those of the session.
 
 use http::{HeaderValue, Method as HttpMethod, StatusCode, header};
-use lb_policy::{ProvedFactor, ShownFact};
+use lb_policy::{Facts, ProvedFactor, RuleSet, ShownFact};
 
 use super::ask::path_of;
 use super::body::{self, BodyError};
@@ -43,9 +43,13 @@ pub struct ApprovedAction {
 }
 
 impl Resumed {
-    /// Whether the user saw what is shown of this request now. Rules may have changed since they approved it.
-    pub fn covers(&self, shown: impl FnOnce() -> Vec<ShownFact>) -> bool {
-        self.approved.as_ref().is_none_or(|action| action.facts == shown())
+    /// Whether what was proved is for this request as it is judged now. Rules may have changed since, and so may what
+    /// they go by: the user must have seen what is shown now, and must have approved if that is wanted now.
+    pub fn covers(&self, rules: &RuleSet, facts: &Facts<'_>) -> bool {
+        match &self.approved {
+            Some(action) => action.facts == rules.shown(facts),
+            None => self.proved.is_empty() || !rules.wants_approval(facts),
+        }
     }
 }
 
@@ -81,7 +85,8 @@ impl StepUp {
         self.csrf_check(config, &request, Some(session))?;
         let claim = self.claim(&request, session, id);
         let is_same = |transaction: &Transaction| {
-            matches!(transaction.onward, Onward::Parked(_)) && transaction.request.is_at(&request)
+            let Onward::Parked(parked) = &transaction.onward else { return false };
+            transaction.request.is_at(&request) && parked.came_as(&request)
         };
         let outcome = self.transactions.consume(id, claim, is_same);
         self.audit_resume(&request, session, id, outcome.as_ref());

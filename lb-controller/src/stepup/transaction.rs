@@ -19,6 +19,8 @@ pub(super) struct Transaction {
     /// The login it belongs to. Not the session's id: that changes with every rise, and other tabs go on.
     pub(super) login: RandomId,
     pub(super) user: String,
+    /// Opened by a browser that has proved more than the user's password before: others do not make it go.
+    pub(super) device_known: bool,
     /// Of the value in the transaction's cookie: whoever has only the URL has nothing.
     pub(super) secret_hash: [u8; 32],
     pub(super) opened_at: UnixSeconds,
@@ -182,7 +184,9 @@ impl Transactions {
     pub(super) fn open(&self, id: RandomId, transaction: Transaction, now: UnixSeconds) -> Option<Vec<RandomId>> {
         let mut open = self.lock();
         let mut evicted = self.evict(&mut open, MOST_TRANSACTIONS, |other| other.login == transaction.login);
-        evicted.extend(self.evict(&mut open, MOST_PER_USER, |other| other.user == transaction.user));
+        evicted.extend(self.evict(&mut open, MOST_PER_USER, |other| {
+            (&other.user, other.device_known) == (&transaction.user, transaction.device_known)
+        }));
         if open.len() >= MOST {
             self.keep(&mut open, |other| other.expires_at > now);
         }

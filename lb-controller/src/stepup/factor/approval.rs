@@ -108,7 +108,16 @@ fn quoted(value: &str) -> String {
 pub(in crate::stepup) fn is_seen(character: char) -> bool {
     // Of a text, unlike of a character alone, marks that combine with the one before are not escaped.
     let pair: String = ['x', character].iter().collect();
-    pair.escape_debug().count() == 2 || matches!(character, '"' | '\'' | '\\')
+    let escapes_nothing = pair.escape_debug().count() == 2 || matches!(character, '"' | '\'' | '\\');
+    escapes_nothing && !is_blank(character)
+}
+
+/// Letters and marks that fonts draw as nothing: Default_Ignorable_Code_Point of Unicode as far as it is not escaped anyway,
+/// and the empty pattern of Braille.
+fn is_blank(character: char) -> bool {
+    matches!(character,
+        '\u{34f}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{2800}' | '\u{3164}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{e0100}'..='\u{e01ef}')
 }
 
 #[cfg(test)]
@@ -126,6 +135,7 @@ mod tests {
             ("a\u{202e}b", r#""a\u202eb""#),
             ("a\u{200b}b\u{a0}", r#""a\u200bb\u00a0""#),
             ("\u{e0041}", r#""\udb40\udc41""#),
+            ("A\u{3164}\u{2800}\u{34f}\u{fe0f}", r#""A\u3164\u2800\u034f\ufe0f""#),
             ("say \"no\"", r#""say \"no\"""#),
         ];
         for (value, written) in rows {

@@ -6,6 +6,7 @@ fn transaction(login: RandomId, expires_at: u64) -> Transaction {
     Transaction {
         login,
         user: login.to_string(),
+        device_known: false,
         secret_hash: hash_secret(SECRET),
         opened_at: 0,
         expires_at,
