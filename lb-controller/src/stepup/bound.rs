@@ -69,7 +69,7 @@ fn hash(request: &Inbound, free_too: &[HeaderName]) -> [u8; 32] {
     let headers: &HeaderMap = &request.headers;
     let is_free = |name: &HeaderName| {
         let has_prefix = |prefix: &&str| name.as_str().starts_with(*prefix);
-        FREE.contains(name) || free_too.contains(name) || FREE_PREFIXES.iter().any(|prefix| has_prefix(&prefix))
+        FREE.contains(name) || free_too.contains(name) || FREE_PREFIXES.iter().any(has_prefix)
     };
     let mut names: Vec<&HeaderName> = headers.keys().filter(|name| !is_free(name)).collect();
     names.sort_unstable_by_key(|name| name.as_str());

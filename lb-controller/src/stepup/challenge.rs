@@ -152,7 +152,7 @@ impl StepUp {
             Err(BodyError::TooSlow | BodyError::BrokenOff) => return Err(body_cut_short(&request)),
         };
         let bound = BoundRequest { body_sha256: Some(sha256(&body)), ..bound };
-        let parks = || Onward::Parked(Parked::new(room, &request, &body, secret));
+        let parks = || Onward::Parked(Box::new(Parked::new(room, &request, &body, secret)));
         let onward = if from_browser { parks() } else { Onward::Elsewhere };
         Ok((request, bound, onward))
     }

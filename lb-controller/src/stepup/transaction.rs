@@ -58,7 +58,7 @@ pub(super) enum Onward {
     /// The browser is sent back to the original path.
     Redirect,
     /// The browser posts to the original URL, and the parked body takes the place of what it posts.
-    Parked(Parked),
+    Parked(Box<Parked>),
     /// It was too large to keep: the browser's user sends it again.
     Retry,
     /// It came from a script or a tool, which sends it again. What it takes to prove may be opened in a browser.
