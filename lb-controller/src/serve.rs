@@ -36,7 +36,7 @@ pub mod fuzzing {
 
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use lb_policy::Decision;
 
@@ -53,9 +53,8 @@ use respond::Early;
 pub async fn handle(edge: &Arc<Edge>, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
     let mut record = Record::start(&edge.metrics, peer, &request);
     let snapshot = Arc::clone(&edge.snapshot());
-    let origin = cors::trusted_origin(&snapshot.config, request.headers());
-    let origin = origin.filter(|_| cors::is_for_other_origins(request.uri().path()));
-    let mut response = match answer(edge, &snapshot, peer, request, &mut record).await {
+    let mut origin = cors::trusted_origin(&snapshot.config, request.headers());
+    let mut response = match answer(edge, &snapshot, peer, request, &mut record, &mut origin).await {
         Ok(response) => response,
         Err(early) => early.into_response(),
     };
@@ -73,6 +72,7 @@ async fn answer(
     peer: &Peer,
     request: Request<Incoming>,
     record: &mut Record,
+    origin: &mut Option<HeaderValue>,
 ) -> Result<Response<ResponseBody>, Early> {
     let config = &*snapshot.config;
     let now = edge.clock.now();
@@ -89,6 +89,7 @@ async fn answer(
         return Ok(origins.map(ResponseBody::from));
     }
     if route::is_reserved(&request.path) {
+        origin.take_if(|_| !cors::is_for_other_origins(&request.path));
         let session = edge.step_up.session(config, &request);
         if let Some(asked) = login_guard::work_due(edge, snapshot, &request, session.as_ref()) {
             return Ok(asked.map(ResponseBody::from));

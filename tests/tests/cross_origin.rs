@@ -114,3 +114,18 @@ async fn everybody_elses_pages_change_nothing_and_read_nothing() -> Result<()> {
     ensure!(shop.origin.seen("POST /orders") == 0, "a forged request reached the backend");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_trusted_sibling_reads_none_of_our_own_pages_however_it_spells_them() -> Result<()> {
+    let Some(shop) = Shop::open(configuration).await? else { return Ok(()) };
+    let sibling = sibling(shop.edge.address);
+    let mut alice = shop.log_in().await?;
+    for path in ["/.lb/session", "/%2elb/session", "/.%6cb/session", "//.lb/session", "/x/../.lb/session"] {
+        let answer = alice.get(&shop.url(path), &[("origin", sibling.as_str())]).await?;
+        ensure!(answer.text().contains("alice"), "{path}: it is hers to read: {} {}", answer.status, answer.text());
+        ensure!(leave(&answer) == ("", ""), "{path}: {:?}", answer.headers);
+    }
+    let open = alice.get(&shop.url("/.lb/jwks.json"), &[("origin", sibling.as_str())]).await?;
+    ensure!(leave(&open).0 == sibling, "{:?}", open.headers);
+    Ok(())
+}

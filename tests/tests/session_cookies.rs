@@ -3,22 +3,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::edge::{Edge, PASSWORD, RULES, USER, alice, free_address, service, totp_code};
-use lb_tests::origin;
+use lb_tests::edge::{Edge, PASSWORD, RULES, USER, alice, service, totp_code};
+use lb_tests::shop::Shop;
 use lb_tests::visitor::{Answer, Visitor};
 
 const COOKIE: &str = "__Host-lb";
 
 async fn scene() -> Result<Option<Edge>> {
-    if let Some(lacking) = Edge::lacking() {
-        ensure!(std::env::var_os("CI").is_none(), "in CI nothing may be skipped: {lacking}");
-        eprintln!("SKIPPED: {lacking}");
-        return Ok(None);
-    }
-    let (_origin, backend) = origin::start().await?;
-    let address = free_address()?;
-    let start = move || Edge::start_at(address, &[&service(address, backend), &alice()?, RULES].concat());
-    tokio::task::spawn_blocking(start).await?.map(Some)
+    let shop = Shop::open(|address, backend| Ok([&service(address, backend), &alice()?, RULES].concat())).await?;
+    Ok(shop.map(|shop| shop.edge))
 }
 
 async fn log_in(edge: &Edge) -> Result<Visitor> {

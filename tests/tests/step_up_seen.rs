@@ -2,8 +2,8 @@
 //! that moved, and the audit trail.
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::edge::{Edge, PASSWORD, USER, alice, free_address, service, totp_code};
-use lb_tests::origin;
+use lb_tests::edge::{Edge, PASSWORD, USER, alice, service, totp_code};
+use lb_tests::shop::Shop;
 use lb_tests::visitor::{Answer, NAVIGATION, Visitor};
 use serde_json::{Value, json};
 
@@ -23,15 +23,8 @@ const RULES: &str = "rules:
 ";
 
 async fn scene() -> Result<Option<Edge>> {
-    if let Some(lacking) = Edge::lacking() {
-        ensure!(std::env::var_os("CI").is_none(), "in CI nothing may be skipped: {lacking}");
-        eprintln!("SKIPPED: {lacking}");
-        return Ok(None);
-    }
-    let (_origin, backend) = origin::start().await?;
-    let address = free_address()?;
-    let start = move || Edge::start_at(address, &[&service(address, backend), &alice()?, RULES].concat());
-    tokio::task::spawn_blocking(start).await?.map(Some)
+    let shop = Shop::open(|address, backend| Ok([&service(address, backend), &alice()?, RULES].concat())).await?;
+    Ok(shop.map(|shop| shop.edge))
 }
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";

@@ -6,7 +6,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use crate::config::Config;
 use crate::serve::body::ResponseBody;
 use crate::serve::respond::OwnResponse;
-use crate::serve::route;
 
 /// What scripts may read of an answer beside its body: how to prove more, when to come again, and what to name when
 /// complaining.
@@ -45,12 +44,9 @@ pub(super) fn preflight<Body>(config: &Config, request: &Request<Body>) -> Optio
     Some(response)
 }
 
-/// Whether a trusted page may read what is answered at `path`. Of our own pages those alone that a script needs to prove
-/// more and to send its request again: others show secrets, such as a new factor's.
+/// Whether a trusted page may read what is answered at `path`, one of our own and canonical: those alone that a script
+/// needs to prove more and to send its request again. Others show secrets, such as a new factor's.
 pub(super) fn is_for_other_origins(path: &str) -> bool {
-    if !route::is_reserved(path) {
-        return true;
-    }
     let of_challenge = path.strip_prefix("/.lb/challenge/").is_some_and(|rest| rest.ends_with("/status"));
     of_challenge || matches!(path, "/.lb/step-up.js" | "/.lb/work/status" | "/.lb/jwks.json")
 }
@@ -125,7 +121,6 @@ mod tests {
     #[test]
     fn of_our_own_pages_a_trusted_page_reads_what_it_needs_to_go_on() {
         let rows = [
-            ("/refunds", true),
             ("/.lb/step-up.js", true),
             ("/.lb/challenge/3355ddf5bdd7a7d1fa1edbca3fe4d888/status", true),
             ("/.lb/work/status", true),
