@@ -10,8 +10,14 @@ use libfuzzer_sys::fuzz_target;
 fn holds_together(config: &Config) {
     let names: BTreeSet<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
     assert_eq!(names.len(), config.pools.len(), "pools have names of their own");
-    assert!(config.routes.iter().all(|route| names.contains(route.pool.as_str())), "routes name pools that are there");
-    assert!(config.routes.iter().all(|route| !route.path.starts_with("/.lb/")), "our own paths are nobody's");
+    assert!(
+        config.routes.iter().flat_map(|route| route.pools()).all(|pool| names.contains(pool)),
+        "routes name pools that are there"
+    );
+    assert!(
+        config.routes.iter().all(|route| route.matcher.path.first_segment() != Some(".lb")),
+        "our own paths are nobody's"
+    );
     for pool in &config.pools {
         assert!(!pool.backends.is_empty());
         assert!(pool.health.timeout <= pool.health.interval && pool.health.rise > 0 && pool.health.fall > 0);

@@ -1,4 +1,4 @@
-//! HTTP/1 framing; the property is in `lb_controller::serve`, where the referee is.
+//! HTTP/1 framing; the property is in `lb_controller::serve`, where requests are read.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -119,10 +119,12 @@ fn request(path: &str, method: Method, body: &'static [u8]) -> Inbound {
         headers: HeaderMap::new(),
         body: InboundBody::Whole(body.into()),
         client: Client { address: [192, 0, 2, 7].into(), through_trusted_proxy: false },
+        ends: None,
         certificate: None,
         tls_class: None,
         pages: Default::default(),
         upgrade: None,
+        onward: Default::default(),
     }
 }
 

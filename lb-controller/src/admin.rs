@@ -8,6 +8,7 @@ mod lists;
 mod samples;
 mod sealing_keys;
 mod state;
+mod tail;
 pub mod threat;
 
 use std::net::IpAddr;
@@ -26,7 +27,7 @@ use tokio::net::UnixListener;
 pub use state::AdminState;
 
 use crate::failure::{ExitKind, Failure, OrExit};
-use crate::report::{Backend, Status};
+use crate::report::{Backend, Certificate, Status};
 
 /// The admin socket, open. Dropping it removes it from the file system, so that a start that fails leaves nothing.
 pub struct AdminSocket {
@@ -50,6 +51,22 @@ impl AdminSocket {
         Ok(AdminSocket { listener, path })
     }
 
+    /// Opens it beside the one of a controller that is being taken over, which moves it to its place.
+    pub fn open_beside(path: PathBuf) -> Result<AdminSocket, Failure> {
+        let listener = bind(&path).or_exit(ExitKind::Permission)?;
+        Ok(AdminSocket { listener, path })
+    }
+
+    /// It was moved there.
+    pub fn is_at(&mut self, path: PathBuf) {
+        self.path = path;
+    }
+
+    /// Closes it, and leaves alone what has its name by now.
+    pub fn leave(mut self) {
+        self.path = PathBuf::new();
+    }
+
     pub fn listener(&self) -> std::io::Result<UnixListener> {
         UnixListener::from_std(self.listener.try_clone()?)
     }
@@ -57,6 +74,9 @@ impl AdminSocket {
 
 impl Drop for AdminSocket {
     fn drop(&mut self) {
+        if self.path.as_os_str().is_empty() {
+            return;
+        }
         let _ = std::fs::remove_file(&self.path);
         if let Some(folder) = self.path.parent() {
             // Succeeds when nothing else is in it.
@@ -88,9 +108,11 @@ pub async fn serve(listener: UnixListener, state: Arc<AdminState>) -> std::io::R
     let router = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/backends", get(backends))
+        .route("/v1/certificates", get(certificates))
         .route("/v1/lists", get(lists::all))
         .route("/v1/lists/decision", post(lists::decision))
         .route("/v1/samples", get(samples::excerpt))
+        .route("/v1/tail", post(tail::follow))
         .route("/v1/users/{user}/factors", get(factors::list))
         .route("/v1/users/{user}/factors/{id}/remove", post(factors::remove))
         .route("/v1/users/{user}/enrolment-token", post(factors::token))
@@ -125,6 +147,10 @@ async fn status(State(state): State<Arc<AdminState>>) -> Answer<Status> {
 
 async fn backends(State(state): State<Arc<AdminState>>) -> Answer<Vec<Backend>> {
     state.backends().map(Json).map_err(failed)
+}
+
+async fn certificates(State(state): State<Arc<AdminState>>) -> Json<Vec<Certificate>> {
+    Json((state.certificates)())
 }
 
 fn failed(error: anyhow::Error) -> (StatusCode, String) {

@@ -7,6 +7,7 @@ mod api_keys;
 mod audit;
 mod backends;
 mod capture;
+mod certificates;
 mod check;
 mod doctor;
 mod drops;
@@ -21,11 +22,13 @@ mod samples;
 mod sealing_keys;
 mod status;
 mod stop;
+mod tail;
 mod threat;
 mod top;
 mod trace;
 mod unblock;
 mod unload;
+mod upgrade;
 
 use clap::{Parser, Subcommand};
 
@@ -58,12 +61,16 @@ enum Command {
     Top(top::Arguments),
     /// Show a sample of the packets that XDP drops, and follow it.
     Drops(drops::Arguments),
+    /// Show requests as they end, filtered by route, status, decision, client …
+    Tail(tail::Arguments),
     /// Say what would become of a packet, step by step, without a trace in counters and limits.
     Trace(trace::Arguments),
     /// Write sampled packets to a capture file for tcpdump and Wireshark.
     Capture(capture::Arguments),
     /// List backends: what L7 chooses from and what the eBPF maps hold.
     Backends(backends::Arguments),
+    /// List the certificates that are served: names, issuer, kind of key, from when until when, and where they come from.
+    Certificates(certificates::Arguments),
     /// Show the deny and allow lists, and which prefix of which file decides about an address.
     Lists(lists::Arguments),
     /// Say which rule a request meets, on which facts, what is required and what was had.
@@ -78,6 +85,8 @@ enum Command {
     Factors(factors::Arguments),
     /// Give a user a token to add a first factor with: a password alone adds none.
     EnrolToken(enrol_token::Arguments),
+    /// Put this program in the place of the running controller, with its arguments and without losing a connection.
+    Upgrade(upgrade::Arguments),
     /// Stop a running controller gracefully; XDP stays attached.
     Stop(stop::Arguments),
     /// Show or set how threatened the service is, for rules that go by it.
@@ -103,9 +112,11 @@ impl Cli {
             Command::Status(arguments) => status::run(instance, arguments),
             Command::Top(arguments) => top::run(instance, arguments),
             Command::Drops(arguments) => drops::run(instance, arguments),
+            Command::Tail(arguments) => tail::run(instance, arguments),
             Command::Trace(arguments) => trace::run(instance, arguments),
             Command::Capture(arguments) => capture::run(instance, arguments),
             Command::Backends(arguments) => backends::run(instance, arguments),
+            Command::Certificates(arguments) => certificates::run(instance, arguments),
             Command::Lists(arguments) => lists::run(instance, arguments),
             Command::Explain(arguments) => explain::run(instance, arguments),
             Command::Audit(arguments) => audit::run(arguments),
@@ -113,6 +124,7 @@ impl Cli {
             Command::SealingKeys(arguments) => sealing_keys::run(instance, arguments),
             Command::Factors(arguments) => factors::run(instance, arguments),
             Command::EnrolToken(arguments) => enrol_token::run(instance, arguments),
+            Command::Upgrade(arguments) => upgrade::run(instance, arguments),
             Command::Stop(arguments) => stop::run(instance, arguments),
             Command::Threat(arguments) => threat::run(instance, arguments),
             Command::Unblock(arguments) => unblock::run(instance, arguments),

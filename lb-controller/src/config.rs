@@ -9,34 +9,55 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use lb_datapath::{
-    DesiredNat, Forward, HashBy, Limits, Ports, Protocols, Rate, Sampling, ServerId, ServerIdLengths, SynCookies, Tier,
-    VipPrefix,
+    DesiredNat, Forward, HashBy, Limits, Ports, Protocols, Rate, Sampling, ServerIdLengths, SynCookies, Tier, VipPrefix,
 };
 use lb_policy::{CountedBy, Levels, RequestMatcher, RuleSet};
 
 use crate::audit::TrailConfig;
 
+mod access_log;
+mod acme;
+mod backend_tls;
 mod compile;
 mod diagnostic;
+mod discover;
 mod factors;
+mod front;
+mod health;
 mod identity;
 mod pages;
+mod pools;
+mod retries;
+mod route;
 mod section;
 mod taken_in;
+mod tls;
+mod tracing;
 mod tree;
 mod values;
 mod watch;
 
+pub use access_log::{AccessFormat, AccessLogConfig, AlwaysLogged, LogDestination, LogFileConfig, Rotation};
+pub use acme::{AcmeConfig, ChallengeKind, ExternalAccount, OrderedCertificate};
+pub use backend_tls::{BackendTls, ClientIdentity};
 pub use diagnostic::{Diagnostic, Diagnostics};
+pub use discover::{BackendOrigin, DiscoverConfig, DiscoverFrom, DnsKind, DnsQuestion, read_backends, unfit_backend};
 pub use factors::{
     CaptchaConfig, EndpointConfig, ExternalConfig, FactorsConfig, MailConfig, MailProtection, RelyingParty, WorkConfig,
 };
+pub use front::{ConnectionLimits, OverloadConfig, PassThrough, ProxyVersion, ServerNames};
+pub use health::{EjectionConfig, HealthConfig, HealthKind, PoolLimits};
 pub use identity::{
     Assurance, CertificateUser, ClaimNames, ClientAuthentication, ClientCertificates, ClientKeyConfig, Freshness,
     IdentityProvider, IntrospectionClient, PeerConfig, Profile, Secret, TokenIssuer, is_https_url,
 };
 pub use pages::{Logo, Look, PagesConfig};
+pub use pools::{BackendConfig, BackendProtocol, Balance, HashKey, PoolConfig, StickyConfig};
+pub use retries::{RetryBudget, RetryConfig, RetryOn, Timeouts};
+pub use route::{Action, FixedResponse, HeaderChanges, Mirror, Redirect, Rewrite, Route, Routes, Split};
 pub use taken_in::TakenIn;
+pub use tls::{Alpn, CertificateFiles, TlsConfig, TlsVersion};
+pub use tracing::TracingConfig;
 pub use watch::{Known, WatchError, Watcher};
 
 /// Larger files are refused unread: they are no configuration.
@@ -71,6 +92,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     values::duration(Duration::from_secs(1)..=longest)(text).map_err(|complaint| complaint.message)
 }
 
+/// How long something took, such as `250ms`, for the command line.
+///
+/// Errors: what is wrong with the text.
+pub fn parse_latency(text: &str) -> Result<Duration, String> {
+    let longest = Duration::from_secs(24 * 3600);
+    values::duration(Duration::ZERO..=longest)(text).map_err(|complaint| complaint.message)
+}
+
 /// One configuration file, compiled. The default is one that serves nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
@@ -81,6 +110,13 @@ pub struct Config {
     /// Where Prometheus may scrape; never the data port.
     pub metrics: Option<SocketAddr>,
     pub services: Vec<Service>,
+    /// Peers whose connections begin with a PROXY header, where no service takes them that has its own.
+    pub proxy_protocol: Vec<IpNet>,
+    /// That one source may hold.
+    pub connections: ConnectionLimits,
+    /// What is not ended here, but goes on as it comes.
+    pub pass_through: Vec<PassThrough>,
+    pub overload: OverloadConfig,
     /// New flows that XDP admits to all services together.
     pub new_flows: Rate,
     /// Which packets XDP writes down.
@@ -88,11 +124,14 @@ pub struct Config {
     /// Whose tunnels end on this host; `None`: nobody's.
     pub decapsulate: Option<Tier>,
     pub nat: NatConfig,
+    pub drain: DrainConfig,
     /// Served by SNI, the first being the default; empty: self-signed at first start.
     pub certificates: Vec<CertificateFiles>,
+    pub tls: TlsConfig,
+    /// Certificates that are ordered; `None`: none are.
+    pub acme: Option<AcmeConfig>,
     pub pools: Vec<PoolConfig>,
-    /// In order of precedence: the most specific host, then the longest path, first.
-    pub routes: Vec<Route>,
+    pub routes: Routes,
     pub users: Vec<User>,
     /// In the order in which they are offered and tried.
     pub identity_providers: Vec<IdentityProvider>,
@@ -102,6 +141,7 @@ pub struct Config {
     pub client_certificates: Option<ClientCertificates>,
     /// Peers whose `Forwarded` and `X-Forwarded-For` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    pub method_override: MethodOverride,
     /// Origins, besides our own, whose pages may send requests with our cookies.
     pub trusted_origins: Vec<String>,
     /// Never blocked in XDP.
@@ -113,6 +153,10 @@ pub struct Config {
     pub step_up: StepUpConfig,
     /// Where the audit trail is kept besides the log; `None`: nowhere.
     pub audit: Option<TrailConfig>,
+    /// `None`: each request has a line among the log's own, at its level.
+    pub access_log: Option<AccessLogConfig>,
+    /// `None`: nothing is traced.
+    pub tracing: Option<TracingConfig>,
     pub rules: Arc<RuleSet>,
     /// What is counted, in the order in which rules know it.
     pub rates: Vec<RateConfig>,
@@ -122,6 +166,33 @@ pub struct Config {
     pub tests: Vec<PolicyTest>,
     /// Files that were read into this: when one changes, the configuration does.
     pub taken_in: Vec<TakenIn>,
+}
+
+/// How long what is under way may take once its process is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainConfig {
+    /// The edge is to stop.
+    pub on_stop: Duration,
+    /// A new process has taken over.
+    pub on_upgrade: Duration,
+    /// A process ends, whatever it has under way, once so many more upgrades have followed the one that replaced it.
+    pub generations: u32,
+}
+
+impl Default for DrainConfig {
+    fn default() -> DrainConfig {
+        DrainConfig { on_stop: Duration::from_secs(10), on_upgrade: Duration::from_secs(600), generations: 3 }
+    }
+}
+
+/// What is done with a request that names another method than it has, in a header or its query.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MethodOverride {
+    /// 400.
+    #[default]
+    Refuse,
+    /// A `POST` that names `PUT`, `PATCH` or `DELETE` is that: for rules, and for backends.
+    Apply,
 }
 
 /// A request, and what the rules are to make of it.
@@ -200,6 +271,10 @@ pub struct Service {
     pub limits: Limits,
     pub syn_cookies: SynCookies,
     pub forwarding: Forwarding,
+    /// Its connections are plain HTTP: whoever comes is sent to HTTPS.
+    pub plain_http: bool,
+    /// Peers whose connections begin with a PROXY header.
+    pub proxy_protocol: Vec<IpNet>,
 }
 
 impl Service {
@@ -258,113 +333,6 @@ pub enum ListEntry {
     File(PathBuf),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateFiles {
-    pub certificate: PathBuf,
-    pub key: PathBuf,
-}
-
-/// A named group of backends that can stand in for one another.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PoolConfig {
-    pub name: String,
-    pub backends: Vec<BackendConfig>,
-    pub health: HealthConfig,
-}
-
-/// One server of a pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BackendConfig {
-    /// Health checks and L7 connect to the port; forwarded packets keep theirs, except with NAT.
-    pub address: SocketAddr,
-    /// Its share of forwarded flows, in proportion to the others'; L7 gives all of them the same share.
-    pub weight: u8,
-    /// It keeps what it has, and gets nothing new.
-    pub drain: bool,
-    /// What it puts into its QUIC connection ids; `None`: what its address makes of as many bytes as a service asks for.
-    pub server_id: Option<ServerId>,
-}
-
-impl BackendConfig {
-    pub const DEFAULT_WEIGHT: u8 = 1;
-
-    /// What names it in connection ids whose server ids have so many bytes.
-    pub fn server_id(&self, bytes: u8) -> Option<ServerId> {
-        let given = self.server_id.filter(|id| id.as_bytes().len() == usize::from(bytes));
-        given.or_else(|| ServerId::derived(self.address.ip().into(), self.address.port(), bytes.into()))
-    }
-}
-
-/// As most are: with the usual weight, and at work.
-impl From<SocketAddr> for BackendConfig {
-    fn from(address: SocketAddr) -> BackendConfig {
-        BackendConfig { address, weight: BackendConfig::DEFAULT_WEIGHT, drain: false, server_id: None }
-    }
-}
-
-/// Active health checks: a question that must be answered within `timeout`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HealthConfig {
-    pub kind: HealthKind,
-    pub interval: Duration,
-    pub timeout: Duration,
-    /// Good answers in a row that bring a backend back.
-    pub rise: u32,
-    /// Bad answers in a row that take it out.
-    pub fall: u32,
-}
-
-/// What is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HealthKind {
-    /// GET of this path; 2xx is good.
-    Http { path: String },
-    /// To take a connection is good.
-    Tcp,
-}
-
-/// Which pool serves which requests.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Lower-case; `None`: any host.
-    pub host: Option<String>,
-    /// An exact path, or a prefix ending in `/**`.
-    pub path: String,
-    pub pool: String,
-    /// Needs no session.
-    pub public: bool,
-    /// Its backends may ask for more proof (RFC 9470), and then get the request again.
-    pub backend_step_up: bool,
-    /// How long a WebSocket or another stream may last; `None`: as long as it is let.
-    pub max_stream_age: Option<Duration>,
-    /// What rules may know of it, by name.
-    pub labels: Vec<(String, String)>,
-    /// What an access token or API key must have.
-    pub scopes: Vec<String>,
-    /// Needs a client certificate.
-    pub needs_certificate: bool,
-    /// The route in metrics and access log: `shop.example/api/**`, or `*/api/**` for any host.
-    pub label: Arc<str>,
-}
-
-impl Route {
-    pub fn new(host: Option<String>, path: String, pool: String, public: bool) -> Route {
-        let label = format!("{}{path}", host.as_deref().unwrap_or("*")).into();
-        Route {
-            host,
-            path,
-            pool,
-            public,
-            backend_step_up: false,
-            max_stream_age: None,
-            labels: Vec::new(),
-            scopes: Vec::new(),
-            needs_certificate: false,
-            label,
-        }
-    }
-}
-
 /// A built-in user.
 #[derive(Clone)]
 pub struct User {
@@ -384,18 +352,6 @@ pub struct User {
 impl fmt::Debug for User {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("User").field("name", &self.name).field("groups", &self.groups).finish_non_exhaustive()
-    }
-}
-
-impl Default for HealthConfig {
-    fn default() -> HealthConfig {
-        HealthConfig {
-            kind: HealthKind::Http { path: "/healthz".to_owned() },
-            interval: Duration::from_secs(2),
-            timeout: Duration::from_secs(1),
-            rise: 2,
-            fall: 3,
-        }
     }
 }
 

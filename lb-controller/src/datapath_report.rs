@@ -35,6 +35,7 @@ pub fn backends_of_pins(instance: &Instance) -> Result<Vec<Backend>, Failure> {
     Ok(backends
         .into_iter()
         .map(|backend| Backend {
+            from: None,
             l7: None,
             ebpf: Some(backend.state.name().to_owned()),
             l4: Some(backend_l4(&backend)),

@@ -3,11 +3,13 @@
 pub mod curl;
 mod given;
 mod hypothetical;
+mod leads;
 mod recent;
 mod rehearsal;
 mod report;
 
 pub use hypothetical::Hypothetical;
+pub use leads::Taken;
 pub use recent::Recent;
 pub use rehearsal::{Failed, rehearse};
 pub use report::{Explained, Factor, NamedFact, Request, Required, Rule};

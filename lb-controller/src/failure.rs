@@ -21,6 +21,18 @@ pub enum ExitKind {
     State = 11,
 }
 
+impl ExitKind {
+    /// Of another process of this program.
+    pub(crate) fn of_code(code: i32) -> Option<ExitKind> {
+        use ExitKind::{
+            AlreadyRunning, Certificate, Config, Interface, Kernel, NotRunning, Other, Permission, PortBusy, State,
+        };
+        let all =
+            [Other, Config, Permission, PortBusy, Interface, Kernel, NotRunning, AlreadyRunning, Certificate, State];
+        all.into_iter().find(|kind| *kind as i32 == code)
+    }
+}
+
 pub(crate) const EXIT_CODES: &str = "Exit codes: 0 done, 1 other failure, 2 wrong arguments, 3 configuration refused, \
 4 permission missing, 5 port busy, 6 interface unusable, 7 kernel or eBPF object unfit, 8 no controller running, \
 9 already running, 10 certificate unusable, 11 state folder unusable.";
@@ -73,4 +85,16 @@ impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
     fn or_exit(self, kind: ExitKind) -> Result<T, Failure> {
         self.map_err(|error| Failure::new(kind, error))
     }
+}
+
+/// An error and what caused it, for libraries whose errors do not tell of their causes themselves.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

@@ -25,6 +25,11 @@ impl Instance {
         }
     }
 
+    /// Where a new controller takes over from the one that runs.
+    pub fn handover_socket(&self) -> PathBuf {
+        self.runtime_dir().join("handover.sock")
+    }
+
     /// The unix socket that the CLI talks to; only the controller's own user may open it.
     pub fn admin_socket(&self) -> PathBuf {
         self.runtime_dir().join("admin.sock")

@@ -6,6 +6,7 @@
 
 mod memory;
 
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -55,6 +56,12 @@ impl Joint {
     /// A proof failed at `client`. What was told to XDP, if anything.
     pub fn failed(&self, config: &Config, client: &Client) -> Option<SourceChange> {
         self.say("block", client, |memory, now| memory.failed(config, client, now))
+    }
+
+    /// Whether a step-up was finished there so lately that XDP lets it pass first.
+    pub fn is_verified(&self, config: &Config, address: IpAddr) -> bool {
+        let memory = self.memory.lock().expect("no holder of this lock panics");
+        memory.is_verified(Source::of(address), config.step_up.verified_for, self.clock.now())
     }
 
     fn say(

@@ -2,15 +2,19 @@
 
 #![forbid(unsafe_code)]
 
+pub mod acme;
 pub mod admin;
 pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod datapath_report;
+pub mod discovery;
 pub mod edge;
 pub mod explain;
 pub mod failure;
+mod folders;
+pub mod handover;
 pub mod health;
 pub mod identity;
 pub mod instance;
@@ -23,18 +27,22 @@ pub mod metrics;
 pub mod pcap;
 pub mod pool;
 pub mod privileges;
+pub mod proxy_protocol;
 pub mod rates;
 pub mod reconcile;
 pub mod report;
 pub mod run;
 pub mod samples;
+mod seldom;
 pub mod serve;
 pub mod shutdown;
 pub mod signals;
 pub mod stepup;
 pub mod stepup_metrics;
 pub mod store;
+pub mod tail;
 pub mod texts;
 pub mod trace;
+pub mod traces;
 mod webhook;
 pub mod xdp_metrics;

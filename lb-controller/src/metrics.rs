@@ -1,11 +1,16 @@
 //! Counters for Prometheus. Every label comes from the configuration or from a closed list, so clients cannot grow them.
 
+mod answers;
 mod backends;
 mod decisions;
 mod histogram;
+mod mirrored;
+mod per_worker;
 mod requests;
+mod spans;
 mod workers;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,9 +20,11 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-pub use backends::{BackendSample, BackendSource};
+pub use backends::{BackendSample, BackendSource, PoolSample};
 pub use histogram::Histogram;
-pub(crate) use requests::{SHARDS, shard_of_this_thread};
+pub use mirrored::Mirrored;
+pub(crate) use per_worker::PerWorker;
+pub use spans::SpanFate;
 pub use workers::{WorkerMetrics, WorkerView};
 
 /// All metrics of the L7 side. Clones share their counts.
@@ -29,10 +36,14 @@ struct Inner {
     registry: Mutex<Registry>,
     requests: Arc<requests::Requests>,
     backends: Arc<backends::Backends>,
+    answers: Arc<answers::BackendAnswers>,
     workers: workers::Workers,
     decisions: Arc<decisions::Decisions>,
     streams_ended: Family<[(&'static str, &'static str); 1], Counter>,
+    mirrored: Family<[(&'static str, String); 2], Counter>,
     access_lines_dropped: Counter,
+    shed: Family<[(&'static str, &'static str); 1], Counter>,
+    spans: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
 impl Default for Metrics {
@@ -42,6 +53,8 @@ impl Default for Metrics {
         registry.register_collector(Box::new(requests.clone()));
         let backends = Arc::new(backends::Backends::default());
         registry.register_collector(Box::new(backends.clone()));
+        let answers = Arc::new(answers::BackendAnswers::default());
+        registry.register_collector(Box::new(answers.clone()));
         let workers = workers::Workers::register(&mut registry);
         let decisions = Arc::new(decisions::Decisions::default());
         registry.register_collector(Box::new(decisions.clone()));
@@ -51,20 +64,41 @@ impl Default for Metrics {
             "Streams that were ended before their time, by reason",
             streams_ended.clone(),
         );
+        let mirrored = Family::default();
+        registry.register(
+            "mirrored_requests",
+            "Copies of requests, by their pool and what became of them",
+            mirrored.clone(),
+        );
         let access_lines_dropped = Counter::default();
         registry.register(
             "access_log_dropped",
-            "Access log lines dropped because the log could not be written as fast",
+            "Access log lines dropped because the log could not be written, or not as fast",
             access_lines_dropped.clone(),
         );
+        let shed = Family::default();
+        registry.register(
+            "requests_shed",
+            "Requests that an overloaded worker left out, by whose they were",
+            shed.clone(),
+        );
+        let spans = Family::<_, Counter>::default();
+        for fate in SpanFate::ALL {
+            spans.get_or_create(&[("result", fate.name())]).inc_by(0);
+        }
+        registry.register("trace_spans", "Spans of sampled requests, by what became of them", spans.clone());
         Metrics(Arc::new(Inner {
             registry: Mutex::new(registry),
             requests,
             backends,
+            answers,
             workers,
             decisions,
             streams_ended,
+            mirrored,
             access_lines_dropped,
+            shed,
+            spans,
         }))
     }
 }
@@ -96,6 +130,16 @@ impl Metrics {
         self.0.backends.show(Box::new(pools.clone()));
     }
 
+    /// A request has come to `route`, and will end on this thread.
+    pub fn request_begins(&self, route: &str) {
+        self.0.requests.begin(route);
+    }
+
+    /// The head of a backend's answer has come, so long after the request was sent.
+    pub fn backend_answered(&self, pool: &Arc<str>, backend: SocketAddr, status: StatusCode, after: Duration) {
+        self.0.answers.count(pool, backend, status, after);
+    }
+
     /// One request, when its response has been sent or given up.
     pub fn request(&self, route: &str, status: StatusCode, duration: Duration) {
         self.0.requests.count(route, status, duration);
@@ -116,8 +160,25 @@ impl Metrics {
         self.0.streams_ended.get_or_create(&[("reason", reason)]).inc();
     }
 
-    pub fn access_line_dropped(&self) {
-        self.0.access_lines_dropped.inc();
+    /// A copy of a request for `pool`, whose name comes from the configuration.
+    pub fn mirrored(&self, pool: &str, what: Mirrored) {
+        let labels = [("pool", pool.to_owned()), ("result", what.name().to_owned())];
+        self.0.mirrored.get_or_create(&labels).inc();
+    }
+
+    /// A request was left out because its worker had more to do than it could.
+    pub fn shed(&self, share: &'static str) {
+        self.0.shed.get_or_create(&[("share", share)]).inc();
+    }
+
+    pub fn access_lines_dropped(&self, lines: u64) {
+        self.0.access_lines_dropped.inc_by(lines);
+    }
+
+    pub fn spans(&self, fate: SpanFate, count: u64) {
+        if count > 0 {
+            self.0.spans.get_or_create(&[("result", fate.name())]).inc_by(count);
+        }
     }
 
     /// The counters of worker `index`.
@@ -155,6 +216,32 @@ mod tests {
         shows(&metrics, r#"lb_request_seconds_bucket{le="0.05",route="*/**"} 2"#);
         shows(&metrics, r#"lb_request_seconds_bucket{le="+Inf",route="*/**"} 3"#);
         shows(&metrics, r#"lb_request_seconds_count{route="*/**"} 3"#);
+    }
+
+    #[test]
+    fn what_is_under_way_is_known_by_route_and_backends_are_told_apart_by_pool() {
+        let metrics = Metrics::default();
+        for _ in 0..3 {
+            metrics.request_begins("*/**");
+        }
+        metrics.request("*/**", StatusCode::OK, Duration::ZERO);
+        metrics.request("none", StatusCode::NOT_FOUND, Duration::ZERO);
+        shows(&metrics, r#"lb_requests_in_flight{route="*/**"} 2"#);
+        assert!(!metrics.render().contains(r#"lb_requests_in_flight{route="none"}"#));
+
+        let backend = "10.0.0.1:80".parse().unwrap();
+        for (pool, status, after_ms) in [("a", 200, 3), ("b", 503, 30), ("b", 200, 1)] {
+            let status = StatusCode::from_u16(status).unwrap();
+            metrics.backend_answered(&Arc::from(pool), backend, status, Duration::from_millis(after_ms));
+        }
+        for line in [
+            r#"lb_backend_responses_total{pool="a",backend="10.0.0.1:80",status="2xx"} 1"#,
+            r#"lb_backend_responses_total{pool="b",backend="10.0.0.1:80",status="5xx"} 1"#,
+            r#"lb_backend_response_seconds_bucket{le="0.005",pool="b",backend="10.0.0.1:80"} 1"#,
+            r#"lb_backend_response_seconds_count{pool="b",backend="10.0.0.1:80"} 2"#,
+        ] {
+            shows(&metrics, line);
+        }
     }
 
     #[test]

@@ -270,6 +270,7 @@ mod tests {
                 ..Datapath::default()
             },
             backends: vec![Backend {
+                from: None,
                 pool: "shop".to_owned(),
                 address: "192.0.2.1:80".parse().expect("an address"),
                 l7: None,

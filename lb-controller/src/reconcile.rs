@@ -38,6 +38,9 @@ pub enum Wish {
     Lists(Box<CompiledLists>),
     /// An operator lifts a block; the answer says whether there was one.
     Unblock { source: Source, done: oneshot::Sender<Result<bool, String>> },
+    /// Another process is to write the maps. Nothing is written here from the moment it is told so until something comes
+    /// `back`; where that cannot come any more, for good.
+    Lend { lent: Sender<()>, back: oneshot::Receiver<()> },
     /// The controller is going; the maps stay as they are.
     Stop,
 }
@@ -129,6 +132,11 @@ impl Reconciler {
         self.datapath.reader()
     }
 
+    /// The instance's lock, for a process that takes over.
+    pub fn share_lock(&self) -> std::io::Result<OwnedFd> {
+        self.datapath.share_lock()
+    }
+
     /// The programs' log lines, once.
     pub fn take_log(&mut self) -> Option<XdpLog> {
         self.datapath.take_log()
@@ -182,6 +190,12 @@ impl Reconciler {
         loop {
             match inbox.recv_timeout(TEND_EVERY) {
                 Ok(Wish::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Wish::Lend { lent, back }) => {
+                    if !self.lend(&lent, back) {
+                        return;
+                    }
+                    settled = false;
+                }
                 Ok(Wish::Source(change)) => self.mark(change),
                 Ok(Wish::Unblock { source, done }) => {
                     let lifted = self.datapath.unblock(source).map_err(|error| error.to_string());
@@ -215,6 +229,26 @@ impl Reconciler {
                 }
             }
         }
+    }
+
+    /// Waits until the maps are given back; `false`: they are another's for good. What is wished meanwhile waits too.
+    fn lend(&mut self, lent: &Sender<()>, back: oneshot::Receiver<()>) -> bool {
+        if lent.send(()).is_err() {
+            return true;
+        }
+        if back.blocking_recv().is_err() {
+            return false;
+        }
+        if let Err(error) = self.datapath.take_back() {
+            tracing::error!(
+                "the eBPF maps no longer follow health and configuration; `lb-controller upgrade`, or a restart, mends \
+                 that: {:#}",
+                anyhow::Error::from(error)
+            );
+        }
+        // Sockets that were steered to may have gone with their process.
+        self.steered.clear();
+        true
     }
 
     fn mark(&mut self, change: SourceChange) {

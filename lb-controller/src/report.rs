@@ -1,7 +1,9 @@
 //! What the controller tells of itself: the JSON of the admin API, and of every `--json`.
 
 mod api_keys;
+mod certificates;
 mod factors;
+mod requests;
 mod samples;
 mod sealing_keys;
 mod trace;
@@ -10,7 +12,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 pub use api_keys::{ApiKeyReport, NewSecret};
+pub use certificates::{Certificate, CertificateOrder};
 pub use factors::{ENROLMENT_TOKEN_LONGEST_SECONDS, EnrolledFactor, EnrolmentToken, TokenOrder};
+pub use requests::{StatusSet, TailFilter, TailLine, Tailed, TailedRequest};
 pub use samples::{PacketSample, SampleAccount, Sampled, Samples};
 pub use sealing_keys::SealingKey;
 use serde::{Deserialize, Serialize};
@@ -36,6 +40,48 @@ pub struct Controller {
     pub listen: Option<SocketAddr>,
     /// Connections accepted by each L7 worker.
     pub accepted_by_worker: Vec<u64>,
+    /// Counts up with every upgrade, from 1.
+    #[serde(default)]
+    pub generation: u32,
+    /// Processes that were replaced and have not ended yet.
+    #[serde(default)]
+    pub draining: Vec<DrainingProcess>,
+    /// Pools whose backends are found, and how that goes.
+    #[serde(default)]
+    pub discovered: Vec<DiscoveredPool>,
+}
+
+/// A pool whose backends are found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiscoveredPool {
+    pub pool: String,
+    /// `dns NAME:PORT`, `srv NAME` or `file PATH`.
+    pub from: String,
+    /// Found the last time that anything was.
+    pub backends: usize,
+    /// Found no more.
+    pub draining: usize,
+    /// Beyond `most`.
+    pub left_out: usize,
+    /// Addresses that may be no backends, each with why.
+    pub refused: Vec<String>,
+    /// `None`: nothing was found yet.
+    pub found_seconds_ago: Option<u64>,
+    /// Questions without a good answer.
+    pub failures: u64,
+    /// Why the last question had none; `None`: it had one.
+    pub error: Option<String>,
+}
+
+/// A process that was replaced, and ends with the last of its connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainingProcess {
+    pub pid: u32,
+    pub generation: u32,
+    /// Still open.
+    pub connections: u64,
+    /// Until what is open then is cut off.
+    pub seconds_left: u64,
 }
 
 /// What the XDP program counts, read from its maps: right also while the controller is down.
@@ -294,6 +340,9 @@ pub struct ListDecision {
 pub struct Backend {
     pub pool: String,
     pub address: SocketAddr,
+    /// Where it was found; `None`: the configuration names it, or no controller runs.
+    #[serde(default)]
+    pub from: Option<String>,
     /// What L7 chooses by; `None` when no controller runs.
     pub l7: Option<BackendL7>,
     /// What the eBPF map holds; `None` when nothing is attached.
@@ -330,8 +379,15 @@ pub struct BackendWay {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct BackendL7 {
     pub healthy: bool,
+    /// Whether it gets new requests, and why not: `serving`, `slow_start`, `standby` while others are enough, `draining`,
+    /// `down`, `ejected`, or `panic` when it is used though it seems down.
+    #[serde(default)]
+    pub state: String,
     pub for_seconds: u64,
     pub requests: u64,
     pub in_flight: u64,
+    /// Expected until the head of a response, where the pool goes by it.
+    #[serde(default)]
+    pub latency_us: Option<u32>,
     pub last_error: Option<String>,
 }

@@ -58,7 +58,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result};
 use http::{HeaderValue, StatusCode};
-use lb_policy::{Method, ProvableFactor, ProvableFactors, Strength, ThreatLevel};
+use lb_policy::{Method, ProvableFactor, ProvableFactors, Strength, ThreatLevel, UnixSeconds};
 use prometheus_client::registry::Registry;
 
 use self::account::{Account, AccountId};
@@ -91,8 +91,14 @@ use crate::joint::Joint;
 use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
 use crate::signals::FailedProofs;
-use crate::store::Store;
+use crate::store::{Revoked, Store};
 use crate::texts::say;
+
+/// What the cookies are made with by which clients stay with their backends; made in `directory` at the first start, and
+/// never changed, or all clients would change their backends.
+pub fn sticky_secret(directory: &Path) -> Result<Vec<u8>> {
+    private_file::secret(&directory.join("sticky-key"))
+}
 
 /// The step-up engine of one host.
 pub struct StepUp {
@@ -344,6 +350,35 @@ impl StepUp {
         }
         if let Err(error) = self.sealer.rotate_if_due(now) {
             tracing::error!(error = format!("{error:#}"), "the sealing key is due for rotation but cannot be replaced");
+        }
+    }
+
+    /// Sessions that ended at `since` or later.
+    pub fn ended_since(&self, since: UnixSeconds) -> Vec<Revoked> {
+        self.revocations.since(since)
+    }
+
+    /// Ends what ended in the process that took over from this one.
+    pub fn end_as_successor_did(&self, ended: &[Revoked]) {
+        self.revocations.take_in(ended);
+    }
+
+    /// Ends what ended in the process that this one took over from. Blocks on the disk.
+    pub fn end_as_predecessor_did(&self, ended: &[Revoked]) {
+        if let Err(error) = self.revocations.take_over(ended) {
+            tracing::warn!(%error, "sessions that ended in the old process cannot be recorded; tried again shortly");
+        }
+    }
+
+    /// Something could not be written, and it is time to see whether it can be now.
+    pub fn needs_mending(&self) -> bool {
+        !self.store.is_up() || self.revocations.has_unrecorded()
+    }
+
+    /// Tries the store again, and writes what it has not taken. Blocks on the disk.
+    pub fn mend(&self) {
+        if self.store.try_again().and_then(|()| self.revocations.make_up()).is_ok() {
+            tracing::info!("the store takes writes again");
         }
     }
 

@@ -108,7 +108,12 @@ impl Endpoint {
         format!("v1,{}", STANDARD.encode(tag))
     }
 
-    async fn post(&self, headers: &[(HeaderName, String)], body: String) -> Result<Reply, WebhookError> {
+    /// Posts a body with these headers, unsigned.
+    pub(crate) async fn post(
+        &self,
+        headers: &[(HeaderName, String)],
+        body: impl Into<Bytes>,
+    ) -> Result<Reply, WebhookError> {
         let path = self.url.path_and_query().map_or("/", |path| path.as_str());
         let authority = self.url.authority().map_or("", |authority| authority.as_str());
         let mut request = Request::post(path).header(header::HOST, authority);
@@ -116,7 +121,7 @@ impl Endpoint {
             let value = HeaderValue::try_from(value).map_err(|error| self.unreachable(&error))?;
             request = request.header(name, value);
         }
-        let request = request.body(Full::from(body)).map_err(|error| self.unreachable(&error))?;
+        let request = request.body(Full::new(body.into())).map_err(|error| self.unreachable(&error))?;
         let within_ms = self.timeout.as_millis();
         tokio::time::timeout(self.timeout, self.send(request))
             .await

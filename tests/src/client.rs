@@ -24,7 +24,7 @@ use crate::websocket::{self, Frame};
 
 pub(crate) mod trust;
 
-pub use trust::OwnCertificate;
+pub use trust::{OwnCertificate, any_certificate};
 
 /// A response over h2 that goes on.
 #[derive(Debug)]
@@ -74,6 +74,55 @@ pub struct EarlyAnswer {
     pub reset: Option<h2::Reason>,
 }
 
+/// A request whose body goes on.
+#[derive(Debug)]
+pub struct Upload {
+    sender: http_body_util::channel::Sender<Bytes>,
+    received: hyper::body::Incoming,
+    _send: http1::SendRequest<Channel<Bytes>>,
+}
+
+impl Upload {
+    /// Sends a piece and waits for it to come back.
+    pub async fn exchange(&mut self, piece: &'static str) -> Result<()> {
+        self.sender.send_data(Bytes::from(piece)).await.context("the edge stopped reading")?;
+        let mut back = Vec::new();
+        while back.len() < piece.len() {
+            let frame = timeout(DEADLINE, self.received.frame()).await;
+            let frame =
+                frame.with_context(|| format!("{piece:?} did not come back"))?.context("the answer ended")??;
+            back.extend_from_slice(&frame.into_data().unwrap_or_default());
+        }
+        ensure!(back == piece.as_bytes(), "{piece:?} came back as {back:?}");
+        Ok(())
+    }
+
+    /// Ends the body, and waits for the answer's end.
+    pub async fn finish(self) -> Result<()> {
+        drop(self.sender);
+        timeout(DEADLINE, self.received.collect()).await.context("the answer does not end")??;
+        Ok(())
+    }
+}
+
+/// A connection that is kept.
+#[derive(Debug)]
+pub struct Kept {
+    client: Client,
+    send: http1::SendRequest<Empty<Bytes>>,
+}
+
+impl Kept {
+    /// Asks, and reads the whole answer.
+    pub async fn get(&mut self, path: &str) -> Result<http::Response<Bytes>> {
+        let request = self.client.request(path, Protocol::Http1)?.method("GET").body(Empty::new())?;
+        let response = timeout(DEADLINE, self.send.send_request(request)).await.context("no answer")??;
+        let (head, body) = response.into_parts();
+        let body = timeout(DEADLINE, body.collect()).await.context("the answer does not end")??.to_bytes();
+        Ok(http::Response::from_parts(head, body))
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     Http1,
@@ -111,6 +160,24 @@ impl Client {
             ensure!(data == piece, "piece {number} came back as {data:?}");
         }
         Ok(())
+    }
+
+    /// Begins an upload over HTTP/1.1 whose pieces come back.
+    pub async fn begin_upload(&self, path: &str) -> Result<Upload> {
+        let (sender, body) = Channel::<Bytes>::new(1);
+        let request = self.request(path, Protocol::Http1)?.body(body)?;
+        let (mut send, connection) = http1::handshake(TokioIo::new(self.connect(Protocol::Http1).await?)).await?;
+        tokio::spawn(connection);
+        let response = timeout(DEADLINE, send.send_request(request)).await.context("no head of an answer")??;
+        ensure!(response.status().is_success(), "{path} answered {}", response.status());
+        Ok(Upload { sender, received: response.into_body(), _send: send })
+    }
+
+    /// A connection for several requests.
+    pub async fn keep(&self, protocol: Protocol) -> Result<Kept> {
+        let (send, connection) = http1::handshake(TokioIo::new(self.connect(protocol).await?)).await?;
+        tokio::spawn(connection);
+        Ok(Kept { client: self.clone(), send })
     }
 
     /// Sends the head of a request over HTTP/1.1, with `headers` as lines, and no body. Returns the head of what comes
@@ -210,7 +277,7 @@ impl Client {
         self.authority.clone().unwrap_or_else(|| address.strip_suffix(":443").unwrap_or(&address).to_owned())
     }
 
-    fn request(&self, path: &str, protocol: Protocol) -> Result<http::request::Builder> {
+    pub fn request(&self, path: &str, protocol: Protocol) -> Result<http::request::Builder> {
         let authority = self.authority();
         let builder = Request::builder().method("POST");
         let mut builder = match protocol {
@@ -223,7 +290,7 @@ impl Client {
         Ok(builder)
     }
 
-    async fn connect(&self, protocol: Protocol) -> Result<TlsStream<TcpStream>> {
+    pub(crate) async fn connect(&self, protocol: Protocol) -> Result<TlsStream<TcpStream>> {
         let alpn: &[u8] = match protocol {
             Protocol::Http1 => b"http/1.1",
             Protocol::Http2 => b"h2",

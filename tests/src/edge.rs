@@ -1,19 +1,23 @@
 //! The real controller on loopback, L7 alone: for tests that need the whole program but no XDP.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 use totp_rs::{Builder, Secret, Totp};
 
-use crate::scraped::Scraped;
+use crate::scraped::{Scraped, text_from};
 
 pub const USER: &str = "alice";
 pub const PASSWORD: &str = "correct horse battery staple";
@@ -30,6 +34,8 @@ pub struct Edge {
     instance: String,
     process: Child,
     folder: TempDir,
+    /// Those that took its place, one after the other.
+    successors: Mutex<Vec<u32>>,
 }
 
 impl Edge {
@@ -41,6 +47,21 @@ impl Edge {
     /// Starts one at `address` with the configuration `text`, to which its folder for state, its metrics and its audit trail
     /// are added.
     pub fn start_at(address: SocketAddr, text: &str) -> Result<Edge> {
+        Edge::start_with(address, text, &[])
+    }
+
+    /// The same with more arguments of `run`.
+    pub fn start_with(address: SocketAddr, text: &str, arguments: &[String]) -> Result<Edge> {
+        Edge::start_among(address, text, arguments, &[])
+    }
+
+    /// The same with these variables in its environment.
+    pub fn start_among(
+        address: SocketAddr,
+        text: &str,
+        arguments: &[String],
+        environment: &[(&str, String)],
+    ) -> Result<Edge> {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let program = find_program()?;
         let folder = TempDir::new()?;
@@ -53,17 +74,27 @@ impl Edge {
         // Unique among all processes that test at the same time.
         let instance = format!("lb-test-{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
         let log = fs::File::create(folder.path().join("log"))?;
-        let process = Command::new(&program)
+        // See `break_disk`.
+        let process = Command::new("sh")
+            .args(["-c", "trap '' XFSZ && exec \"$0\" \"$@\""])
+            .arg(&program)
             .args(["--instance", &instance, "run", "--listen", &address.to_string(), "--config"])
             .arg(&config)
+            .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
             .with_context(|| format!("starting {}", program.display()))?;
-        let mut edge = Edge { address, metrics, instance, process, folder };
+        let mut edge = Edge { address, metrics, instance, process, folder, successors: Mutex::default() };
         edge.wait_until_it_listens()?;
         Ok(edge)
+    }
+
+    /// Of the program that was started first.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
     }
 
     /// What it said so far.
@@ -76,9 +107,37 @@ impl Edge {
         self.folder.path().join("state")
     }
 
+    /// From now on each write to a file of its state, its log and its audit trail fails, as on a disk that is full or
+    /// broken: it may write no byte (`RLIMIT_FSIZE`), and ignores the signal that comes with the error.
+    pub fn break_disk(&self) -> Result<()> {
+        self.limit_file_size("0:unlimited")
+    }
+
+    /// Undoes [`Edge::break_disk`].
+    pub fn mend_disk(&self) -> Result<()> {
+        self.limit_file_size("unlimited:unlimited")
+    }
+
+    fn limit_file_size(&self, bytes: &str) -> Result<()> {
+        let (process, limit) = (self.process.id().to_string(), format!("--fsize={bytes}"));
+        let done = Command::new("prlimit").args(["--pid", &process, &limit]).status().context("prlimit")?;
+        ensure!(done.success(), "prlimit {limit}: {done}");
+        Ok(())
+    }
+
     /// Its metrics now.
     pub fn metrics(&self) -> Result<Scraped> {
         Scraped::from(self.metrics)
+    }
+
+    /// The names of all metrics that it has, as their values are written: of a counter with `_total`.
+    pub fn metric_names(&self) -> Result<BTreeSet<String>> {
+        let text = text_from(self.metrics)?;
+        let name = |line: &str| {
+            let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
+            Some(if kind == "counter" { format!("{name}_total") } else { name.to_owned() })
+        };
+        Ok(text.lines().filter_map(name).collect())
     }
 
     /// The file of its audit trail.
@@ -119,18 +178,70 @@ impl Edge {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// The controller's command line against it, for what goes on until it is ended.
+    pub fn command_line(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(find_program()?);
+        command.args(["--instance", &self.instance]).args(arguments);
+        Ok(command)
+    }
+
+    /// Puts another configuration in place, which may be refused.
+    pub fn offer(&self, text: &str) -> Result<()> {
+        let (aside, config) = (self.folder.path().join("new"), self.folder.path().join("edge.yaml"));
+        fs::write(&aside, format!("state_dir: {}\n{text}", self.state_dir().display()))?;
+        Ok(fs::rename(aside, config)?)
+    }
+
     /// Puts another configuration in place, and waits until it is in force.
     pub fn reconfigure(&self, text: &str) -> Result<()> {
         let before = self.configuration_version()?;
-        let (aside, config) = (self.folder.path().join("new"), self.folder.path().join("edge.yaml"));
-        fs::write(&aside, format!("state_dir: {}\n{text}", self.state_dir().display()))?;
-        fs::rename(aside, config)?;
+        self.offer(text)?;
         let deadline = Instant::now() + STARTS_WITHIN;
         while self.configuration_version()? == before {
             ensure!(Instant::now() < deadline, "the new configuration is not in force; the log:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(())
+    }
+
+    /// A command of the controller's against it, for what [`Edge::command`] does not do.
+    pub fn tool(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(find_program()?);
+        command.args(["--instance", &self.instance]).args(arguments);
+        Ok(command)
+    }
+
+    /// The file of its configuration.
+    pub fn configuration_file(&self) -> PathBuf {
+        self.folder.path().join("edge.yaml")
+    }
+
+    /// What it tells of itself.
+    pub fn controller(&self) -> Result<Value> {
+        let mut status: Value = serde_json::from_str(&self.command(&["status", "--json"])?)?;
+        Ok(status["controller"].take())
+    }
+
+    /// Of the process that serves now.
+    pub fn serving_process_id(&self) -> Result<u32> {
+        let controller = self.controller()?;
+        let id = controller["pid"].as_u64().with_context(|| format!("no process id in {controller}"))?;
+        Ok(u32::try_from(id)?)
+    }
+
+    /// Puts a new process in its place; of that the process id.
+    pub fn upgrade(&self) -> Result<u32> {
+        let output = self.tool(&["upgrade"])?.output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "the upgrade failed ({}): {said}; the log:\n{}", output.status, self.log());
+        self.note_successor()
+    }
+
+    /// For processes that took its place by other means: they end with it.
+    pub fn note_successor(&self) -> Result<u32> {
+        let id = self.serving_process_id()?;
+        self.successors.lock().expect("no holder of this lock panics").push(id);
+        Ok(id)
     }
 
     /// Counts up with every configuration that took effect.
@@ -154,6 +265,9 @@ impl Edge {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+        // Somebody else may listen there.
+        let ended = self.process.try_wait()?;
+        ensure!(ended.is_none(), "the controller ended ({ended:?}); it said:\n{}", self.log());
         Ok(())
     }
 }
@@ -162,6 +276,9 @@ impl Drop for Edge {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        for id in self.successors.lock().expect("no holder of this lock panics").drain(..) {
+            let _ = kill(Pid::from_raw(id as i32), Signal::SIGKILL);
+        }
         // The runtime folder that the killed controller could not remove.
         let _ = fs::remove_dir_all(format!("/run/{}", self.instance));
     }
@@ -252,5 +369,17 @@ fn free_metrics_address() -> Result<SocketAddr> {
 
 /// A port that was free a moment ago.
 pub fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+    // Below the ports that the kernel gives to clients: one of theirs, or of a test beside this one, could take it before it
+    // is used. Each process begins elsewhere.
+    const PORTS: std::ops::Range<u32> = 10_000..32_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let offset = std::process::id().wrapping_mul(97).wrapping_add(step) % PORTS.len() as u32;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, (PORTS.start + offset) as u16));
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
+            bound => return bound.map(|_| address).with_context(|| format!("binding {address}")),
+        }
+    }
 }

@@ -36,6 +36,28 @@ pub async fn start() -> Result<(Arc<Origin>, SocketAddr)> {
     Ok((origin, address))
 }
 
+/// The address of an origin on a thread of its own, for tests that block theirs. It goes on until the process ends.
+pub fn start_aside() -> Result<SocketAddr> {
+    Ok(start_apart()?.1)
+}
+
+/// The same, and the origin.
+pub fn start_apart() -> Result<(Arc<Origin>, SocketAddr)> {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let origin = Origin::new("the backend");
+    let serving = Arc::clone(&origin);
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            let listener = TcpListener::from_std(listener)?;
+            serving.serve(listener).await
+        })
+    });
+    Ok((origin, address))
+}
+
 /// One request as it arrived, its body whole.
 #[derive(Clone, Debug)]
 pub struct Received {

@@ -14,14 +14,7 @@ pub struct Scraped(BTreeMap<String, f64>);
 impl Scraped {
     /// Asks whoever serves metrics at `address`.
     pub fn from(address: SocketAddr) -> Result<Scraped> {
-        let mut stream = TcpStream::connect(address).context("metrics are not served")?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        ensure!(answer.contains("\n# EOF"), "the answer is not whole: {answer}");
-        Ok(Scraped::read(&answer))
+        Ok(Scraped::read(&text_from(address)?))
     }
 
     fn read(text: &str) -> Scraped {
@@ -56,4 +49,16 @@ impl Scraped {
         let moved = wanted.map(|(series, value)| (series.clone(), value - before.value(series)));
         moved.filter(|(_, by)| *by != 0.0).collect()
     }
+}
+
+/// All that whoever serves metrics at `address` says, in the OpenMetrics text format.
+pub fn text_from(address: SocketAddr) -> Result<String> {
+    let mut stream = TcpStream::connect(address).context("metrics are not served")?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    ensure!(answer.contains("\n# EOF"), "the answer is not whole: {answer}");
+    Ok(answer)
 }

@@ -9,12 +9,14 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::authenticator::Authenticator;
-use crate::edge::{Edge, PASSWORD, USER, alice, free_address, service};
+use crate::client::Client;
+use crate::edge::{Edge, PASSWORD, RULES, USER, alice, free_address, service, totp_code};
 use crate::level;
 use crate::origin::{self, Origin};
 use crate::visitor::{Answer, Visitor};
+use crate::wall_clock::WallClock;
 
-/// Where passkeys of a site belong.
+/// How a site is called, and where its passkeys belong; browsers tell its origins apart by it.
 pub const DOMAIN: &str = "shop.test";
 const JSON: &[(&str, &str)] = &[("content-type", "application/json"), ("accept", "application/json")];
 const HAPPENS_WITHIN: Duration = Duration::from_secs(20);
@@ -67,28 +69,78 @@ impl Plan {
 impl Site {
     /// `None`, said aloud, where there is no controller; in CI that is a failure.
     pub async fn start(plan: Plan) -> Result<Option<Site>> {
+        Site::open(move |address, backend| plan.text(address, backend)).await
+    }
+
+    /// One whose configuration `configure` writes, from the edge's and the backend's address.
+    pub async fn open(configure: impl FnOnce(SocketAddr, SocketAddr) -> Result<String>) -> Result<Option<Site>> {
         if level::is_skipped("peers", Edge::lacking()) {
             return Ok(None);
         }
-        let (origin, backend) = origin::start().await?;
+        Site::before(origin::start().await?, configure, &[]).await.map(Some)
+    }
+
+    /// The same by a clock of the test's own.
+    pub async fn open_by(
+        clock: &WallClock,
+        configure: impl FnOnce(SocketAddr, SocketAddr) -> Result<String>,
+    ) -> Result<Option<Site>> {
+        if level::is_skipped("peers", Edge::lacking().or(WallClock::lacking())) {
+            return Ok(None);
+        }
+        Site::before(origin::start().await?, configure, &clock.environment()).await.map(Some)
+    }
+
+    /// The same with its origin on a thread of its own, for tests that block theirs.
+    pub async fn open_apart(configure: impl FnOnce(SocketAddr, SocketAddr) -> Result<String>) -> Result<Option<Site>> {
+        if level::is_skipped("peers", Edge::lacking()) {
+            return Ok(None);
+        }
+        Site::before(origin::start_apart()?, configure, &[]).await.map(Some)
+    }
+
+    async fn before(
+        (origin, backend): (Arc<Origin>, SocketAddr),
+        configure: impl FnOnce(SocketAddr, SocketAddr) -> Result<String>,
+        environment: &[(&'static str, String)],
+    ) -> Result<Site> {
         let address = free_address()?;
-        let start = move || -> Result<(Edge, String)> {
-            let configuration = plan.text(address, backend)?;
-            Ok((Edge::start_at(address, &configuration)?, configuration))
-        };
-        let (edge, configuration) = tokio::task::spawn_blocking(start).await??;
+        let configuration = configure(address, backend)?;
+        let (text, environment) = (configuration.clone(), environment.to_vec());
+        let edge = tokio::task::spawn_blocking(move || Edge::start_among(address, &text, &[], &environment)).await??;
         let site = Site { edge, origin, configuration };
-        site.eventually("the pool's backend is healthy", async |site| {
-            Ok(Visitor::default().get(&site.url("/.lb/jwks.json"), &[]).await?.status == 200
-                && site.edge.command(&["backends", "--json"])?.contains("\"healthy\""))
+        site.eventually("the pools' backends are healthy", async |site| {
+            let listed: Value = serde_json::from_str(&site.edge.command(&["backends", "--json"])?)?;
+            let backends = listed.as_array().context("no list")?;
+            Ok(backends.iter().all(|backend| backend["l7"]["healthy"] == true))
         })
         .await?;
-        Ok(Some(site))
+        Ok(site)
     }
 
     /// The cookies that `visitor` has of this site.
     pub fn jar<'v>(&self, visitor: &'v mut Visitor) -> &'v mut BTreeMap<String, String> {
-        visitor.jar(&format!("{DOMAIN}:{}", self.edge.address.port()))
+        visitor.jar(&self.authority())
+    }
+
+    /// Host and port: whose cookies a visitor keeps for it.
+    pub fn authority(&self) -> String {
+        format!("{DOMAIN}:{}", self.edge.address.port())
+    }
+
+    /// A client with the visitor's cookies, for what a visitor cannot do.
+    pub fn client(&self, visitor: &mut Visitor) -> Client {
+        let cookies = self.jar(visitor).iter().map(|(name, value)| format!("{name}={value}"));
+        let cookie = cookies.collect::<Vec<_>>().join("; ");
+        Client { edge: self.edge.address, authority: Some(self.authority()), cookie }
+    }
+
+    /// Meets a challenge that a tool was given, with the code of `steps_ahead`. A code is accepted once.
+    pub async fn prove(&self, alice: &mut Visitor, challenge: &Answer, steps_ahead: i64) -> Result<()> {
+        let url = self.challenge_url(challenge)?;
+        let answer = alice.post(&url, &[], &[("code", &totp_code(steps_ahead)?)]).await?;
+        ensure!(answer.status == 200, "the code is refused: {} {}", answer.status, answer.text());
+        Ok(())
     }
 
     /// Sends `form` until it is not told to wait.
@@ -105,7 +157,7 @@ impl Site {
 
     /// Under the name that passkeys belong to.
     pub fn url(&self, path: &str) -> String {
-        format!("https://{DOMAIN}:{}{path}", self.edge.address.port())
+        format!("https://{}{path}", self.authority())
     }
 
     /// Waits until it is so.
@@ -122,6 +174,11 @@ impl Site {
     pub fn reconfigure(&self, part: &str, other: &str) -> Result<()> {
         ensure!(self.configuration.contains(part), "there is no {part:?} in {}", self.configuration);
         self.edge.reconfigure(&self.configuration.replace(part, other))
+    }
+
+    /// What it was started with, but for what the edge adds of its own.
+    pub fn configuration(&self) -> &str {
+        &self.configuration
     }
 
     /// Alice with a password, as a tool.
@@ -207,6 +264,11 @@ impl Site {
         let has = |line: &str| parts.iter().all(|part| field_is_in(line, part));
         self.edge.log().lines().filter(|line| line.contains("audit") && has(line)).count()
     }
+}
+
+/// Everything needs a session, a refund over 500.00 a code.
+pub fn usual(address: SocketAddr, backend: SocketAddr) -> Result<String> {
+    Ok([&service(address, backend), &alice()?, RULES].concat())
 }
 
 /// The log is text or JSON.

@@ -234,3 +234,41 @@ async fn a_proof_that_approved_nothing_does_not_do_where_an_approval_is_wanted_b
     ensure!(page.contains("<dt>amount</dt><dd>900.00</dd>"), "{page}");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_limit_answers_before_an_approval_is_used_up() -> Result<()> {
+    const LIMIT: &str =
+        "  - {id: one-a-day, match: {methods: [POST], paths: [/refunds]}, limit: {rate: 1/d, by: user}}\n";
+    let Some(site) = Site::start(Plan::of(&[RULES, LIMIT].concat())).await? else { return Ok(()) };
+    let mut alice = site.alice().await?;
+    site.enrol(&mut alice, "pin", &[("answer", PIN), ("again", PIN)]).await?;
+    approve(&site, &mut alice).await?;
+    ensure!(refund(&site, &mut alice).await?.status == 201);
+    approve(&site, &mut alice).await?;
+    // And from a browser, whose request waits here.
+    let mut browser = site.alice().await?;
+    let from = site.url("");
+    let headers = [FORM, &[JSON, ("origin", &from)]].concat();
+    let parked = browser.send("POST", &site.url("/refunds"), &headers, APPROVED.to_owned()).await?;
+    let challenge = site.url(parked.header("location"));
+    ensure!(parked.status == 303, "{}: {}", parked.status, parked.text());
+    let proved = browser.post(&challenge, FORM, &[("pin", PIN)]).await?;
+    let resume = proved.header("location").rsplit('/').next().context("no way on")?.to_owned();
+    for turn in 0..3 {
+        let limited = refund(&site, &mut alice).await?;
+        ensure!(limited.status == 429 && !limited.header("retry-after").is_empty(), "{turn}: {}", limited.text());
+        let limited = browser.post(&site.url("/refunds"), FORM, &[("lb-tx", &resume)]).await?;
+        ensure!(limited.status == 429, "{turn}, parked: {} {}", limited.status, limited.text());
+    }
+    ensure!(site.origin.refunds() == 1, "{} refunds", site.origin.refunds());
+    ensure!(site.audited(&["event=resume", "result=given-back"]) == 6, "{}", site.edge.log());
+    site.reconfigure(LIMIT, "")?;
+    ensure!(refund(&site, &mut alice).await?.status == 201, "the approval was used up by a limit");
+    let goes_on = browser.post(&site.url("/refunds"), FORM, &[("lb-tx", &resume)]).await?;
+    ensure!(goes_on.status == 201, "{} {}", goes_on.status, goes_on.text());
+    ensure!(site.origin.received().pop().context("nothing arrived")?.body == APPROVED);
+    ensure!(site.origin.refunds() == 3, "{} refunds", site.origin.refunds());
+    let again = refund(&site, &mut alice).await?;
+    ensure!(again.problem() == "step-up", "a second time: {} {}", again.status, again.text());
+    Ok(())
+}

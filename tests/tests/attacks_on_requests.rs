@@ -17,6 +17,10 @@ type Headers<'a> = &'a [(&'a str, &'a str)];
 const RULES: &str = "rules:
   - {id: refund, match: {methods: [POST], paths: [/refunds]}, require: {methods: [pin], max_age: 5m}}
 ";
+/// Each of these is confirmed for itself.
+const PAYOUTS: &str =
+    "  - {id: payout, match: {methods: [POST], paths: [/payouts]}, require: {methods: [pin], per_action: true}}
+";
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 /// What a browser says of a form on a page of ours, of a sibling's, and of another site's.
 const OURS: (&str, &str) = ("sec-fetch-site", "same-origin");
@@ -25,7 +29,7 @@ const FOREIGN: (&str, &str) = ("sec-fetch-site", "cross-site");
 const REFUND: &str = "amount=900.00";
 
 async fn scene() -> Result<Option<(Site, Visitor)>> {
-    let Some(site) = Site::start(Plan::of(RULES)).await? else { return Ok(None) };
+    let Some(site) = Site::start(Plan::of(&[RULES, PAYOUTS].concat())).await? else { return Ok(None) };
     let mut alice = site.alice().await?;
     Prover::enrol(&site, &mut alice, &["pin"]).await?;
     Ok(Some((site, alice)))
@@ -93,6 +97,10 @@ async fn room_for_waiting_requests_is_shared_out_and_whoever_finds_none_is_told_
         logins.push(alice);
     }
     ensure!(parked(&site).await? == 12.0, "three of a login, twelve of a user: {}", parked(&site).await?);
+    // What must be tied to its body cannot be done without a place: not now, but later.
+    let full = submit(&mut logins[0], &site.url("/payouts"), OURS, REFUND).await?;
+    ensure!(full.status == 503 && full.header("retry-after") == "60", "{}: {:?}", full.status, full.headers);
+    ensure!(site.origin.received().is_empty() && parked(&site).await? == 12.0);
     let mut alice = site.alice().await?;
     let headers = [FORM, NAVIGATION[0], NAVIGATION[1], OURS];
     let head = head_of(&mut alice.stall("POST", &refunds, &headers, 300 * 1024).await?).await?;

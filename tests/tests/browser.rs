@@ -2,8 +2,9 @@
 
 use anyhow::{Result, ensure};
 use lb_tests::browser::{Browser, ENTER, TAB};
+use lb_tests::customer::Customer;
 use lb_tests::edge::{PASSWORD, USER, totp_code};
-use lb_tests::shop::{Customer, usual};
+use lb_tests::site::usual;
 use lb_tests::{level, origin};
 
 /// Proves the tools: what fails in the tests below is then the edge's doing.
@@ -29,7 +30,7 @@ async fn after_the_right_code_the_original_post_reaches_the_backend_exactly_once
     let Some(customer) = Customer::enter(true, usual).await? else { return Ok(()) };
     customer.log_in().await?;
     customer.ask_for_refund().await?;
-    ensure!(customer.shop.origin.refunds() == 0, "the refund reached the backend before the code was given");
+    ensure!(customer.site.origin.refunds() == 0, "the refund reached the backend before the code was given");
     customer.give("code", &totp_code(0)?).await?;
     customer.refund_went_through_once().await
 }
@@ -42,7 +43,7 @@ async fn a_wrong_code_is_told_accessibly_and_the_right_one_still_works() -> Resu
     page_is_accessible(&customer.browser, "code").await?;
     customer.give("code", "000000").await?;
     error_is_accessible(&customer.browser, "code").await?;
-    ensure!(customer.shop.origin.refunds() == 0, "a wrong code let the refund through");
+    ensure!(customer.site.origin.refunds() == 0, "a wrong code let the refund through");
     customer.give("code", &totp_code(0)?).await?;
     customer.refund_went_through_once().await
 }
@@ -66,7 +67,7 @@ async fn without_javascript_the_same_way_leads_to_the_same_end() -> Result<()> {
     customer.give("code", &totp_code(0)?).await?;
     // Until then the button that is found may be the last page's.
     customer.browser.arrives_at("/.lb/resume/").await?;
-    ensure!(customer.shop.origin.refunds() == 0, "without JavaScript somebody else sent the refund on");
+    ensure!(customer.site.origin.refunds() == 0, "without JavaScript somebody else sent the refund on");
     customer.submit().await?;
     customer.refund_went_through_once().await
 }
@@ -133,5 +134,20 @@ async fn error_is_accessible(browser: &Browser, field: &str) -> Result<()> {
     let input = browser.find(&format!("input[name={field}]")).await?;
     let described_by = browser.attribute(&input, "aria-describedby").await?;
     ensure!(described_by.split(' ').any(|id| id == alert), "{field} is described by {described_by:?}, not {alert:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_browser_exchanges_keys_in_a_way_that_quantum_computers_do_not_undo() -> Result<()> {
+    let Some(customer) = Customer::enter(true, usual).await? else { return Ok(()) };
+    customer.log_in().await?;
+    let metrics = customer.site.edge.metrics()?;
+    let of_kind = |kind: &str| {
+        let series =
+            format!("lb_tls_handshakes_total{{version=\"1.3\",kind=\"{kind}\",key_exchange=\"X25519MLKEM768\"}}");
+        metrics.value(&series)
+    };
+    ensure!(of_kind("full") >= 1.0, "{metrics:?}");
+    ensure!(metrics.sum_of(|series| series.contains("kind=\"retried\"")) == 0.0, "no round trip more: {metrics:?}");
     Ok(())
 }

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
+use lb_tests::customer::Customer;
 use lb_tests::edge::{USER, alice, service_with};
 use lb_tests::mail_sink::MailSink;
-use lb_tests::shop::Customer;
 use lb_tests::visitor::Visitor;
 use lb_tests::{assertion, level};
 use serde_json::Value;
@@ -29,10 +29,10 @@ impl Scene {
 
     /// Gives the operator's token on the page that asks for it.
     async fn open_own_factors(&self) -> Result<()> {
-        let Customer { shop, browser } = &self.customer;
+        let Customer { site, browser } = &self.customer;
         browser.open(&self.customer.url("/.lb/factors")).await?;
         browser.arrives_at("/.lb/enrol").await?;
-        let token = shop.edge.command(&["enrol-token", USER])?;
+        let token = site.edge.command(&["enrol-token", USER])?;
         let field = browser.find("input[name=token]").await?;
         ensure!(browser.focused().await? == field, "the keyboard is elsewhere");
         ensure!(browser.accessible_name(&field).await? == "Enrolment token");
@@ -42,7 +42,7 @@ impl Scene {
     }
 
     fn enrolled(&self) -> Result<Value> {
-        Ok(serde_json::from_str(&self.customer.shop.edge.command(&["factors", USER, "--json"])?)?)
+        Ok(serde_json::from_str(&self.customer.site.edge.command(&["factors", USER, "--json"])?)?)
     }
 }
 
@@ -69,8 +69,8 @@ async fn a_passkey_is_added_with_a_token_and_then_confirms_a_refund() -> Result<
     let enrolled = scene.enrolled()?;
     ensure!(enrolled[0]["method"] == "webauthn" && enrolled[0]["last_used_at"].is_u64(), "{enrolled}");
     ensure!(
-        customer.shop.edge.log().contains("\"factor\":\"webauthn\"")
-            || customer.shop.edge.log().contains("factor=\"webauthn\"")
+        customer.site.edge.log().contains("\"factor\":\"webauthn\"")
+            || customer.site.edge.log().contains("factor=\"webauthn\"")
     );
     Ok(())
 }
@@ -90,12 +90,12 @@ async fn a_passkey_approves_the_amount_that_the_page_shows_and_the_backend_can_t
     customer.ask_for_refund().await?;
     let shown = browser.text(&browser.find("dl").await?).await?;
     ensure!(shown.split_whitespace().collect::<Vec<_>>() == ["amount", "900.00"], "the page shows {shown:?}");
-    ensure!(customer.shop.origin.refunds() == 0, "the refund reached the backend before it was approved");
+    ensure!(customer.site.origin.refunds() == 0, "the refund reached the backend before it was approved");
     customer.press("#passkey button").await?;
     customer.refund_went_through_once().await?;
 
     // A browser asks for more, such as an icon.
-    let mut received = customer.shop.origin.received().into_iter().filter(|request| request.target == "/refunds");
+    let mut received = customer.site.origin.received().into_iter().filter(|request| request.target == "/refunds");
     let received = received.next().context("no refund reached the backend")?;
     ensure!(received.body == "amount=900.00", "{:?}", received.body);
     let token = received.headers.get("lb-assertion").context("no assertion")?.to_str()?.to_owned();
@@ -120,7 +120,7 @@ async fn a_code_by_mail_is_sent_when_asked_for_and_confirms_a_refund() -> Result
     browser.type_into(&field, "AAAA-AAAA").await?;
     customer.press("form button").await?;
     browser.find("[role=alert]:not(:empty)").await?;
-    ensure!(customer.shop.origin.refunds() == 0, "a wrong code let the refund through");
+    ensure!(customer.site.origin.refunds() == 0, "a wrong code let the refund through");
     browser.type_into(&browser.find("input[name=email]").await?, &code.to_lowercase()).await?;
     customer.press("form button").await?;
     customer.refund_went_through_once().await
@@ -148,7 +148,7 @@ async fn a_visitor_whom_nobody_knows_waits_a_moment_and_arrives() -> Result<()> 
     browser.open(&customer.url("/open/?from=afar")).await?;
     browser.find("#backend").await?;
     ensure!(browser.url().await?.ends_with("/open/?from=afar"), "{}", browser.url().await?);
-    let log = customer.shop.edge.log();
+    let log = customer.site.edge.log();
     let solved = log.matches("factor=\"pow\"").count() + log.matches("\"factor\":\"pow\"").count();
     ensure!(solved == 1, "the puzzle was solved {solved} times");
     Ok(())

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use lb_tests::browser::Browser;
+use lb_tests::customer::Customer;
 use lb_tests::edge::{RULES, alice, service_with, totp_code};
-use lb_tests::shop::Customer;
 
 /// `https://shop.test`, and its page at a sibling origin, `https://app.shop.test`.
 fn configuration(address: SocketAddr, backend: SocketAddr) -> Result<String> {
@@ -24,7 +24,7 @@ async fn refund_by_script(customer: &Customer, page: &str) -> Result<String> {
     let page_window = browser.windows().await?.remove(0);
     browser.click(&browser.find("#refund:enabled").await?).await?;
     browser.enter_new_window(std::slice::from_ref(&page_window)).await?;
-    ensure!(customer.shop.origin.refunds() == 0, "the refund reached the backend before the code was given");
+    ensure!(customer.site.origin.refunds() == 0, "the refund reached the backend before the code was given");
     browser.type_into(&browser.find("input[name=code]").await?, &totp_code(0)?).await?;
     // The window closes itself once it is done, and may do so before the click is answered.
     let _ = browser.click(&browser.find("form button").await?).await;
@@ -49,7 +49,7 @@ async fn a_page_of_ours_asks_for_a_refund_and_it_goes_on_once_the_code_was_given
     customer.log_in().await?;
     let outcome = refund_by_script(&customer, &customer.url("/app")).await?;
     ensure!(outcome.starts_with("201 "), "{outcome}");
-    ensure!(customer.shop.origin.refunds() == 1, "{} refunds", customer.shop.origin.refunds());
+    ensure!(customer.site.origin.refunds() == 1, "{} refunds", customer.site.origin.refunds());
     Ok(())
 }
 
@@ -57,10 +57,10 @@ async fn a_page_of_ours_asks_for_a_refund_and_it_goes_on_once_the_code_was_given
 async fn so_does_a_page_of_a_sibling_origin_that_is_trusted() -> Result<()> {
     let Some(customer) = Customer::enter(true, configuration).await? else { return Ok(()) };
     customer.log_in().await?;
-    let page = format!("https://app.{}/app?api={}", customer.shop.site(), customer.url(""));
+    let page = format!("https://app.{}/app?api={}", customer.site.authority(), customer.url(""));
     let outcome = refund_by_script(&customer, &page).await?;
     ensure!(outcome.starts_with("201 "), "{outcome}");
-    ensure!(customer.shop.origin.refunds() == 1, "{} refunds", customer.shop.origin.refunds());
+    ensure!(customer.site.origin.refunds() == 1, "{} refunds", customer.site.origin.refunds());
     Ok(())
 }
 
@@ -81,6 +81,6 @@ async fn a_stranger_works_in_a_window_that_closes_itself_and_the_pages_request_g
     browser.click(&browser.find("#refund:enabled").await?).await?;
     let outcome = browser.text(&browser.find("#outcome:not(:empty)").await?).await?;
     ensure!(outcome.starts_with("201 "), "{outcome}");
-    ensure!(customer.shop.origin.refunds() == 1, "{} refunds", customer.shop.origin.refunds());
+    ensure!(customer.site.origin.refunds() == 1, "{} refunds", customer.site.origin.refunds());
     is_alone(browser, &page_window).await
 }

@@ -110,6 +110,36 @@ impl Stage {
         (status.code(), std::fs::read_to_string(log).expect("a log"))
     }
 
+    fn process_id(&self) -> u32 {
+        let output = self.ask(&self.instance, &["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        status["controller"]["pid"].as_u64().unwrap_or_default() as u32
+    }
+
+    /// Gives the first backend another weight, and waits until the maps have it.
+    fn weigh(&self, weight: u8) {
+        let [one, other] = BACKENDS.map(|address| format!("{address}:{PORT}"));
+        let file = self.folder.path().join("lb.yaml");
+        let text = std::fs::read_to_string(&file).expect("the configuration");
+        let begin = text.find("backends: [").expect("a list");
+        let end = begin + text[begin..].find("], health").expect("its end");
+        let list = format!("backends: [{{address: \"{one}\", weight: {weight}}}, \"{other}\"");
+        std::fs::write(self.folder.path().join("new"), text[..begin].to_owned() + &list + &text[end..])
+            .expect("written");
+        std::fs::rename(self.folder.path().join("new"), file).expect("renamed");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let is_there = || {
+            let output = self.ask(&self.instance, &["backends", "--json"]);
+            let listed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            let mut all = listed.as_array().into_iter().flatten();
+            all.any(|row| row["address"] == one.as_str() && row["l4"]["weight"] == weight)
+        };
+        while !is_there() {
+            assert!(Instant::now() < deadline, "the maps do not follow to {weight}: {}", self.said());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     fn packets(&self) -> u64 {
         let output = self.ask(&self.instance, &["status", "--json"]);
         let status: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -153,6 +183,41 @@ fn killed_restarted_stopped_and_unloaded_it_loses_no_packet_before_the_unload() 
     for folder in ["/sys/fs/bpf", "/run"] {
         assert!(!Path::new(folder).join(&stage.instance).exists(), "left in {folder}");
     }
+}
+
+#[test]
+fn exchanged_under_traffic_or_killed_on_the_way_there_it_loses_no_packet_and_the_maps_follow() {
+    let Some(stage) = Stage::new("exchange") else { return };
+    let mut running = stage.start();
+    let traffic = stage.network.steady();
+    let log = stage.folder.path().join("takeover");
+    for (turn, pause_ms) in [150, 500, 1_000, 1_600].into_iter().enumerate() {
+        let mut run = stage.run_command(&stage.instance, &log);
+        run.arg("--takeover");
+        let mut taker = Running(stage.network.edge.run(move || run.spawn().expect("the controller starts")));
+        std::thread::sleep(Duration::from_millis(pause_ms));
+        taker.kill();
+        if stage.process_id() != running.0.id() {
+            // It was done before it was killed: nobody is there to be taken over from.
+            running.end();
+            running = stage.start();
+        }
+        traffic.flows_on();
+        stage.weigh(turn as u8 + 2);
+    }
+    assert!(!stage.said().contains("no longer follow"), "{}", stage.said());
+    for weight in [7, 8] {
+        let upgraded = stage.ask(&stage.instance, &["upgrade"]);
+        assert!(upgraded.status.success(), "{}", String::from_utf8_lossy(&upgraded.stderr));
+        traffic.flows_on();
+        stage.weigh(weight);
+    }
+    running.end();
+    let Tally { sent, lost, answers } = traffic.finish();
+    assert!(stage.ask(&stage.instance, &["stop"]).status.success());
+    assert!(sent > 1000 && answers > 100, "{sent} datagrams and {answers} answers are no steady traffic");
+    assert_eq!(lost, Vec::<u64>::new(), "of {sent} datagrams");
+    assert_eq!(stage.network.client.retransmitted(), 0, "TCP segments were lost");
 }
 
 #[test]

@@ -232,3 +232,25 @@ rules: [{{id: search, match: {{paths: [/search/**]}}, require: {{methods: [pow, 
     ensure!(provider.calls().len() == 2, "{:?}", provider.calls());
     Ok(())
 }
+
+#[tokio::test]
+async fn whoever_comes_with_a_key_can_do_the_work_that_is_asked_of_strangers() -> Result<()> {
+    let Some(site) = site().await? else { return Ok(()) };
+    let created = site.edge.command(&["api-keys", "create", "--user", "nightly", "--name", "search"])?;
+    let bearer = format!("Bearer {}", created.trim());
+    let headers = [HERE, ("authorization", bearer.as_str())];
+    let mut robot = Visitor::default();
+    let answer = robot.get(&site.url("/search/books"), &headers).await?;
+    let url = site.challenge_url(&answer)?;
+    ensure!(site.origin.received().is_empty(), "it was let through");
+    let told = robot.get(&url, &[HERE]).await?.json()?;
+    let done = answer_from(&mut robot, &url, HERE, &Puzzle::read(&told["ask"])?.solve()).await?;
+    ensure!(done.status == 200, "{}: {}", done.status, done.text());
+    let answer = robot.get(&site.url("/search/books"), &headers).await?;
+    ensure!(answer.status == 200, "{}: {}", answer.status, answer.text());
+    ensure!(site.last_assertion().await?["sub"] == "nightly", "the backend is not told whose key it was");
+    // Nor does one key's work free another client of it.
+    let other = Visitor::default().get(&site.url("/search/books"), &headers).await?;
+    ensure!(other.problem() == "step-up", "{}: {}", other.status, other.text());
+    Ok(())
+}

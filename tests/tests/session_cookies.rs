@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::edge::{Edge, PASSWORD, RULES, USER, alice, service, totp_code};
-use lb_tests::shop::Shop;
+use lb_tests::site::Site;
 use lb_tests::visitor::{Answer, Visitor};
 
 const COOKIE: &str = "__Host-lb";
 
 async fn scene() -> Result<Option<Edge>> {
-    let shop = Shop::open(|address, backend| Ok([&service(address, backend), &alice()?, RULES].concat())).await?;
-    Ok(shop.map(|shop| shop.edge))
+    let site = Site::open(|address, backend| Ok([&service(address, backend), &alice()?, RULES].concat())).await?;
+    Ok(site.map(|site| site.edge))
 }
 
 async fn log_in(edge: &Edge) -> Result<Visitor> {

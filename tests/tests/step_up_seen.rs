@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::edge::{Edge, PASSWORD, USER, alice, service, totp_code};
-use lb_tests::shop::Shop;
+use lb_tests::site::Site;
 use lb_tests::visitor::{Answer, NAVIGATION, Visitor};
 use serde_json::{Value, json};
 
@@ -23,8 +23,8 @@ const RULES: &str = "rules:
 ";
 
 async fn scene() -> Result<Option<Edge>> {
-    let shop = Shop::open(|address, backend| Ok([&service(address, backend), &alice()?, RULES].concat())).await?;
-    Ok(shop.map(|shop| shop.edge))
+    let site = Site::open(|address, backend| Ok([&service(address, backend), &alice()?, RULES].concat())).await?;
+    Ok(site.map(|site| site.edge))
 }
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";

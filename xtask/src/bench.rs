@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: the numbers of the README, measured on this machine.
 
 mod capacity;
+mod change;
 mod l7;
 mod policy;
 
@@ -24,6 +25,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     l7: l7::Args,
+
+    #[command(flatten)]
+    change: change::Args,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -34,6 +38,14 @@ enum What {
     Capacity,
     /// This proxy beside nginx, HAProxy and Envoy: work per second of CPU, memory and latency; also in target/bench/l7.json
     L7,
+    /// What a request costs this proxy with ten thousand routes, with four thousand backends and with two workers, beside one
+    /// of each; also in target/bench/scale.json
+    Scale,
+    /// This proxy under load of every kind for minutes: fails if its memory or its descriptors grow; also in
+    /// target/bench/soak.json
+    Soak,
+    /// How many requests fail while the configuration and the process are exchanged under load
+    Change,
     /// Nanoseconds of a decision with one rule and with ten thousand, and of a session cookie; also in
     /// target/bench/policy.json
     Policy,
@@ -45,6 +57,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     match args.what {
         What::L4 => l4(&workspace, &json),
         What::L7 => l7::run(&workspace, &args.l7),
+        What::Scale => l7::scale(&workspace, &args.l7),
+        What::Soak => l7::soak(&workspace, &args.l7),
+        What::Change => change::run(&workspace, &args.change),
         What::Policy => policy::run(&workspace),
         What::Capacity => capacity::run(&json, args.driver_ns),
     }

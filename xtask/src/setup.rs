@@ -5,6 +5,7 @@ pub(crate) mod idp;
 mod linker;
 mod packages;
 pub(crate) mod peers;
+pub(crate) mod promtool;
 pub(crate) mod python;
 pub(crate) mod tool;
 mod toolchain;
@@ -54,7 +55,10 @@ pub(crate) fn ensure(workspace: &Workspace, purpose: Purpose) -> Result<PathBuf>
     if purpose >= Purpose::Test {
         python::SCAPY.ensure(workspace)?;
         python::AIOSMTPD.ensure(workspace)?;
+        python::GRPC_HEALTH.ensure(workspace)?;
+        python::WEBSOCKETS.ensure(workspace)?;
         idp::ensure(workspace)?;
+        promtool::provide(workspace)?;
     }
     if purpose >= Purpose::Ci {
         tool::CARGO_DENY.ensure(workspace)?;

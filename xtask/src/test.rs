@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::paths::{Profile, Workspace};
-use crate::setup::{Purpose, idp, python};
+use crate::setup::{Purpose, idp, promtool, python};
 use crate::{build, demo, run};
 use count::Count;
 use level::Level;
@@ -79,8 +79,17 @@ fn cargo_test(workspace: &Workspace, level: Level, filter: Option<&str>, count: 
         if let Some(python) = python::AIOSMTPD.find(workspace) {
             cargo.env("LB_SMTP_PYTHON", python);
         }
+        if let Some(python) = python::GRPC_HEALTH.find(workspace) {
+            cargo.env("LB_GRPC_PYTHON", python);
+        }
+        if let Some(python) = python::WEBSOCKETS.find(workspace) {
+            cargo.env("LB_WEBSOCKETS_PYTHON", python);
+        }
         if let Some(idp) = idp::find(workspace) {
             cargo.env("LB_IDP_NODE", idp.node).env("LB_IDP_HOME", idp.home);
+        }
+        if let Some(promtool) = promtool::find(workspace) {
+            cargo.env("LB_PROMTOOL", promtool);
         }
         cargo.env("LB_DRIVER", workspace.ebpf_built("lb-bench-ebpf"));
         let (seen, succeeded) = watch(&mut cargo)?;

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -57,6 +58,8 @@ pub struct LoadOptions {
     pub log_level: LogLevel,
     /// Connections through NAT that fit. Maps that are re-used keep the capacity that they were made with.
     pub nat_capacity: usize,
+    /// The lock of the instance, from a run that hands its maps over and holds it as well; `None`: it is taken.
+    pub handed_lock: Option<Arc<OwnedFd>>,
     /// Stands for another version of lb, in tests of upgrades.
     #[doc(hidden)]
     pub as_version: OtherVersion,
@@ -75,6 +78,7 @@ impl Default for LoadOptions {
             lock_folder: Self::DEFAULT_LOCK_FOLDER.into(),
             log_level: LogLevel::default(),
             nat_capacity: DesiredNat::DEFAULT_CAPACITY,
+            handed_lock: None,
             as_version: OtherVersion::default(),
         }
     }
@@ -118,7 +122,7 @@ pub struct Datapath {
     samples: Option<SampleReader>,
     /// Until packets are judged by these maps. Dropped before the lock is given up.
     start: Option<Start>,
-    _lock: LockOfStart,
+    lock: LockOfStart,
 }
 
 /// What a start has made, and takes away again if it does not come to its end.
@@ -197,7 +201,7 @@ impl Datapath {
             log,
             samples,
             start: Some(Start { interfaces: options.interfaces.clone(), programs, origin, earlier, draft }),
-            _lock: lock,
+            lock,
         })
     }
 
@@ -222,6 +226,7 @@ impl Datapath {
         let interfaces = switch.keep()?;
         draft.is_kept = true;
         remove_other_folders(&self.pins)?;
+        self.lock.name_holder();
         self.watch = Watch::new(&interfaces);
         Ok(LoadReport { interfaces, maps: origin })
     }
@@ -248,6 +253,26 @@ impl Datapath {
     /// Nothing of this instance was there before, and nothing is attached yet.
     pub fn is_fresh(&self) -> bool {
         self.start.as_ref().is_some_and(|start| start.origin == MapsOrigin::Fresh)
+    }
+
+    /// Goes on after another process was lent the maps and has ended without keeping them. What it wrote is read, and the
+    /// next [`Datapath::apply`] makes it what is desired here; sockets must be steered to anew.
+    ///
+    /// Errors: it came so far that maps of another layout took the place of these.
+    pub fn take_back(&mut self) -> Result<(), LoadError> {
+        if !self.pins.maps().exists() {
+            return Err(LoadError::system("go on with the eBPF maps", "those of another version took their place"));
+        }
+        *self.control = self.maps.control.get(0)?;
+        self.state = read_state(&self.maps, &self.control, &self.routes)?;
+        self.workers = self.state.workers();
+        self.lock.name_holder();
+        Ok(())
+    }
+
+    /// A descriptor of the instance's lock, to hand over; see [`LoadOptions::handed_lock`].
+    pub fn share_lock(&self) -> io::Result<OwnedFd> {
+        self.lock.lock.as_ref().ok_or(io::ErrorKind::NotFound)?.share()
     }
 
     /// What the kernel's TCP was set to at the start.
@@ -332,8 +357,21 @@ impl Drop for LockOfStart {
     }
 }
 
+impl LockOfStart {
+    /// Only messages go by the name.
+    fn name_holder(&self) {
+        if let Some(Err(error)) = self.lock.as_ref().map(InstanceLock::name_holder) {
+            tracing::warn!(%error, "the lock file names another process than its holder");
+        }
+    }
+}
+
 fn lock(options: &LoadOptions) -> Result<InstanceLock, LoadError> {
-    InstanceLock::acquire(&options.lock_folder, &options.pin_root).map_err(|error| match error {
+    let lock = match &options.handed_lock {
+        Some(handed) => InstanceLock::adopt(handed, &options.lock_folder, &options.pin_root),
+        None => InstanceLock::acquire(&options.lock_folder, &options.pin_root),
+    };
+    lock.map_err(|error| match error {
         LockError::Held { pid, path } => LoadError::AlreadyRunning { pid, lock_file: path },
         LockError::Failed { path, source } => LoadError::system(format!("lock {}", path.display()), source),
     })

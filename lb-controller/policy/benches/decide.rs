@@ -5,6 +5,9 @@
 //! nearest cache; of its timings the least counts, since whatever else runs on the machine only ever adds. What reading the
 //! clock takes is measured beforehand and taken away.
 
+#[path = "decide/routes.rs"]
+mod routes;
+
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -27,6 +30,7 @@ const NOW: u64 = 1_800_000_000;
 /// One line of the result.
 struct Row {
     case: &'static str,
+    /// Or routes.
     rules: usize,
     ns_p50: u64,
     ns_p99: u64,
@@ -80,7 +84,8 @@ fn main() {
         (0..REQUESTS).map(|_| Line { method: "POST", host: "h0.example".into(), path: "/refunds".into() }).collect();
     let many = RuleSet::compile(&ten_thousand(), &Levels::default()).expect("sound rules");
     assert_eq!(many.len(), ALL_RULES);
-    let rows = [measure("decide_1", &one, &lines), measure("decide_10k", &many, &requests())];
+    let mut rows = vec![measure("decide_1", &one, &lines), measure("decide_10k", &many, &requests())];
+    rows.extend(routes::rows());
     let rows: Vec<String> = rows.iter().map(Row::json).collect();
     println!("[\n  {}\n]", rows.join(",\n  "));
 }

@@ -43,6 +43,13 @@ pub enum Decision {
     RegenerateApiKey(Revocation),
 }
 
+impl Decision {
+    /// Nothing but a limit stands between the request and its backend.
+    pub fn lets_through(&self) -> bool {
+        matches!(self, Decision::Allow(_) | Decision::AllowWithin(_))
+    }
+}
+
 /// What is taken away, and by which rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revocation {
@@ -94,7 +101,7 @@ pub struct Denial {
 
 impl Requirement {
     /// Work will do, and that takes nobody in particular: it is asked of visitors who are not logged in, too.
-    pub(crate) fn is_for_anybody(&self) -> bool {
+    pub fn is_for_anybody(&self) -> bool {
         self.level.is_none() && !self.per_action && self.methods.contains(&Method::ProofOfWork)
     }
 }

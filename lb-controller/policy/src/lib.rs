@@ -74,10 +74,12 @@ mod level;
 mod limit;
 mod network;
 mod path;
+mod pattern_tree;
 mod prefix_set;
 mod query;
 mod query_parameters;
 mod requirement;
+mod route;
 mod rule;
 mod schedule;
 mod shown;
@@ -110,6 +112,9 @@ pub use prefix_set::PrefixSet;
 pub use query::canonical_query;
 pub use query_parameters::{NO_PARAMETERS, QueryParameters};
 pub use requirement::challenge_unless_met;
+pub use route::{
+    Clash, PathTemplate, RouteError, RouteHost, RouteMatcher, RouteMethods, RoutePath, RouteTable, ValuePattern,
+};
 pub use rule::{
     BodyFactSource, BodySource, Field, MatchSource, OnMissing, OutcomeSource, RequestMatcher, RequireSource, RuleError,
     RuleSet, RuleSource, Span,

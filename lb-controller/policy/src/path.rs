@@ -1,5 +1,6 @@
 //! One spelling for every path, so that `//admin`, `/x/../admin` and `/%61dmin` cannot slip past a rule for `/admin`.
 
+use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -37,6 +38,14 @@ impl CanonicalPath {
     /// Escapes are decoded once (`%25` stays a percent sign), `//` collapses, `.` and `..` are resolved. Both
     /// forms come from the same segments, so what is judged is what goes on.
     pub fn parse(raw_path: &str) -> Result<CanonicalPath, PathError> {
+        if is_plain(raw_path) {
+            let judged = raw_path.strip_suffix('/').filter(|judged| !judged.is_empty()).unwrap_or(raw_path);
+            return Ok(CanonicalPath { judged: judged.to_owned(), forwarded: raw_path.to_owned() });
+        }
+        CanonicalPath::resolve(raw_path)
+    }
+
+    fn resolve(raw_path: &str) -> Result<CanonicalPath, PathError> {
         let relative = raw_path.strip_prefix('/').ok_or(PathError::NotAbsolute)?;
         let mut segments: Vec<Segment> = Vec::new();
         // `/a/.` and `/a/x/..` name the directory `/a/`, as `/a/` does (RFC 3986 §5.2.4).
@@ -83,6 +92,25 @@ impl CanonicalPath {
     pub fn forwarded(&self) -> &str {
         &self.forwarded
     }
+
+    /// What is judged, and what is forwarded.
+    pub fn into_forms(self) -> (String, String) {
+        (self.judged, self.forwarded)
+    }
+}
+
+/// Nearly every path: nothing to decode or to resolve, so that it is its own canonical form.
+fn is_plain(raw_path: &str) -> bool {
+    let mut previous = None;
+    let fits = raw_path.bytes().all(|byte| {
+        match previous.replace(byte) {
+            None => byte == b'/',
+            // An empty segment, or one that may be dots.
+            Some(b'/') if matches!(byte, b'/' | b'.') => false,
+            Some(_) => byte == b'/' || (byte != b';' && is_plain_in_a_segment(byte)),
+        }
+    });
+    fits && previous.is_some()
 }
 
 struct Segment {
@@ -129,9 +157,7 @@ fn check_byte(value: u8, was_escaped: bool) -> Result<(), PathError> {
 /// Unreserved characters are written plainly and everything else that arrived escaped stays escaped, so a `%3B` never
 /// turns into the `;` that starts parameters.
 fn push_forwarded(forwarded: &mut String, value: u8, was_escaped: bool) {
-    let unreserved = value.is_ascii_alphanumeric() || b"-._~".contains(&value);
-    let plain_in_a_segment = unreserved || b"!$&'()*+,;=:@".contains(&value);
-    if unreserved || (plain_in_a_segment && !was_escaped) {
+    if is_unreserved(value) || (is_plain_in_a_segment(value) && !was_escaped) {
         forwarded.push(char::from(value));
     } else {
         const HEX: &[u8; 16] = b"0123456789ABCDEF";
@@ -139,6 +165,17 @@ fn push_forwarded(forwarded: &mut String, value: u8, was_escaped: bool) {
         forwarded.push(char::from(HEX[usize::from(value >> 4)]));
         forwarded.push(char::from(HEX[usize::from(value & 15)]));
     }
+}
+
+/// RFC 3986 §2.3.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+/// `pchar` of RFC 3986 §3.3, but for escapes.
+fn is_plain_in_a_segment(byte: u8) -> bool {
+    is_unreserved(byte)
+        || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@')
 }
 
 /// The byte that two hexadecimal digits stand for.
@@ -243,6 +280,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_path_with_nothing_to_resolve_is_read_as_any_other(raw in "[/a.;%~@]{0,8}") {
+            prop_assert_eq!(CanonicalPath::parse(&raw), CanonicalPath::resolve(&raw));
+        }
+
         #[test]
         fn a_canonical_path_is_stable_and_has_nothing_left_to_resolve(
             raw in "(/|[a-c.%;]|%2e|%25|%3[bB]|%c3%a9|%2f|%61|\\PC){0,24}".prop_map(|rest| alloc::format!("/{rest}"))

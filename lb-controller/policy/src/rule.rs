@@ -18,7 +18,7 @@ use crate::vocabulary::Vocabulary;
 mod compile;
 mod error;
 mod index;
-mod pattern;
+pub(crate) mod pattern;
 
 pub use error::{Field, RuleError, Span};
 use index::RuleIndex;
@@ -86,6 +86,9 @@ pub struct BodyFactSource {
     pub pointer: String,
     pub kind: BodyFactKind,
 }
+
+/// How many rules are looked up before the first of them is judged.
+const AHEAD: usize = 32;
 
 /// What follows when a rule applies.
 #[derive(Clone, Debug)]
@@ -290,7 +293,27 @@ impl RuleSet {
 
     /// Visits the rules that are about this request, each once, in no particular order.
     pub(crate) fn for_each_candidate<'r>(&'r self, request: &RequestFacts<'_>, visit: &mut impl FnMut(&'r Rule)) {
-        self.index.for_each_match(&self.rules, request, &mut |rule| visit(&self.rules[rule]));
+        let mut ahead = [0_u32; AHEAD];
+        let mut length = 0;
+        self.index.for_each_match(&self.rules, request, &mut |rule| {
+            if length == AHEAD {
+                self.visit_all(&ahead, visit);
+                length = 0;
+            }
+            ahead[length] = rule;
+            length += 1;
+        });
+        self.visit_all(&ahead[..length], visit);
+    }
+
+    /// Visits rules whose memory was asked for all at once: one after the other, each would wait for its own.
+    fn visit_all<'r>(&'r self, places: &[u32], visit: &mut impl FnMut(&'r Rule)) {
+        let touched = places.iter().fold(0, |touched, place| {
+            let condition = self.rules[*place as usize].condition;
+            touched ^ condition.map_or(0, |condition| self.conditions.touch(condition))
+        });
+        core::hint::black_box(touched);
+        places.iter().for_each(|place| visit(&self.rules[*place as usize]));
     }
 
     pub(crate) fn conditions(&self) -> &Conditions {

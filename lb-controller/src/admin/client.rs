@@ -4,12 +4,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full};
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Collected, Full};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
 
 use crate::instance::Instance;
 
@@ -27,6 +29,8 @@ pub enum AskError {
     Refused { status: StatusCode, text: String },
     #[error("the controller did not answer within {} s", ANSWER_WITHIN.as_secs())]
     Slow,
+    #[error("the controller ended, or another took its place; run the command again to go on with that one")]
+    Gone,
     #[error("the answer was cut short or not understood; are CLI and controller of one version?")]
     Garbled(#[source] anyhow::Error),
 }
@@ -56,7 +60,70 @@ fn ask<A: DeserializeOwned>(instance: &Instance, method: Method, path: &str, bod
     serde_json::from_slice(&bytes).map_err(|error| AskError::Garbled(error.into()))
 }
 
+/// POSTs `question` as JSON and gives each line of the answer to `take` as it comes, until the answer ends, `take` returns
+/// `false`, or SIGINT comes.
+pub fn follow<Q: Serialize>(
+    instance: &Instance,
+    path: &str,
+    question: &Q,
+    take: impl FnMut(&[u8]) -> anyhow::Result<bool>,
+) -> Result<(), AskError> {
+    let body = serde_json::to_vec(question).map_err(|error| AskError::Garbled(error.into()))?;
+    let following = async {
+        let response = begin(instance.admin_socket(), Method::POST, path, Bytes::from(body));
+        let (response, connection) =
+            tokio::time::timeout(ANSWER_WITHIN, response).await.map_err(|_| AskError::Slow)??;
+        let status = response.status();
+        if !status.is_success() {
+            let text = response.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
+            return Err(AskError::Refused { status, text: String::from_utf8_lossy(&text).trim().to_owned() });
+        }
+        let ended = tokio::select! {
+            ended = each_line(response.into_body(), take) => ended,
+            _ = tokio::signal::ctrl_c() => Ok(()),
+        };
+        connection.abort();
+        ended
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| AskError::Garbled(error.into()))?;
+    runtime.block_on(following)
+}
+
+async fn each_line(mut body: Incoming, mut take: impl FnMut(&[u8]) -> anyhow::Result<bool>) -> Result<(), AskError> {
+    let mut begun = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| AskError::Gone)?.into_data() else { continue };
+        begun.extend_from_slice(&data);
+        let mut taken = 0;
+        while let Some(length) = begun[taken..].iter().position(|byte| *byte == b'\n') {
+            if !take(&begun[taken..taken + length]).map_err(AskError::Garbled)? {
+                return Ok(());
+            }
+            taken += length + 1;
+        }
+        begun.drain(..taken);
+    }
+    Ok(())
+}
+
 async fn exchange(socket: PathBuf, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), AskError> {
+    let (response, connection) = begin(socket, method, path, body).await?;
+    let status = response.status();
+    let bytes = response.into_body().collect().await.map_err(|error| AskError::Garbled(error.into()))?.to_bytes();
+    connection.abort();
+    Ok((status, bytes))
+}
+
+/// The answer as it begins, and what moves its connection.
+async fn begin(
+    socket: PathBuf,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<(Response<Incoming>, JoinHandle<hyper::Result<()>>), AskError> {
     let stream = UnixStream::connect(&socket).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::PermissionDenied => AskError::Permission { socket },
         _ => AskError::NotRunning { socket },
@@ -73,8 +140,5 @@ async fn exchange(socket: PathBuf, method: Method, path: &str, body: Bytes) -> R
         .body(Full::new(body))
         .map_err(|error| AskError::Garbled(error.into()))?;
     let response = sender.send_request(request).await.map_err(garbled)?;
-    let status = response.status();
-    let bytes = response.into_body().collect().await.map_err(garbled)?.to_bytes();
-    connection.abort();
-    Ok((status, bytes))
+    Ok((response, connection))
 }

@@ -9,11 +9,14 @@ use anyhow::{Context, ensure};
 use lb_datapath::{Reader, Source};
 use tokio::sync::oneshot;
 
+use crate::config::{BackendOrigin, Config};
 use crate::datapath_report;
+use crate::discovery::Discovered;
 use crate::edge::Edge;
+use crate::handover::DrainingProcesses;
 use crate::lists::Lists;
 use crate::reconcile::Wish;
-use crate::report::{Backend, BackendL7, Controller, Status};
+use crate::report::{Backend, BackendL7, Certificate, Controller, Status};
 use crate::samples::Samples;
 use crate::shutdown::Shutdown;
 
@@ -25,9 +28,16 @@ pub struct AdminState {
     pub wishes: Sender<Wish>,
     pub lists: Arc<Lists>,
     pub samples: Samples,
+    /// Tells what certificates are served.
+    pub certificates: Box<dyn Fn() -> Vec<Certificate> + Send + Sync>,
     pub shutdown: Shutdown,
     pub started: Instant,
     pub listen: Option<SocketAddr>,
+    /// Counts up with every upgrade, from 1.
+    pub generation: u32,
+    /// Processes that were replaced and have not ended yet.
+    pub draining: Arc<DrainingProcesses>,
+    pub discovered: Arc<Discovered>,
 }
 
 impl AdminState {
@@ -51,6 +61,9 @@ impl AdminState {
                 config_version: self.edge.snapshot().version,
                 listen: self.listen,
                 accepted_by_worker: self.edge.metrics.workers().iter().map(|worker| worker.accepted).collect(),
+                generation: self.generation,
+                draining: self.draining.list(),
+                discovered: self.discovered.list(),
             }),
             datapath: self.datapath.as_ref().map(datapath_report::of).transpose()?,
         })
@@ -62,16 +75,20 @@ impl AdminState {
             in_maps.iter().find(|entry| entry.pool == pool && entry.address == address)
         };
         let now = self.edge.clock.now();
-        let views = self.edge.snapshot().pools.list();
+        let snapshot = self.edge.snapshot();
+        let views = snapshot.pools.list();
         Ok(views
             .into_iter()
             .map(|view| Backend {
+                from: found_in(&snapshot.config, &view.pool, view.address),
                 ebpf: in_map(&view.pool, view.address).map(|entry| entry.state.name().to_owned()),
                 l4: in_map(&view.pool, view.address).map(datapath_report::backend_l4),
                 pool: view.pool,
                 address: view.address,
                 l7: Some(BackendL7 {
                     healthy: view.healthy,
+                    state: view.state.to_owned(),
+                    latency_us: view.latency_us,
                     for_seconds: now.saturating_sub(view.since),
                     requests: view.requests,
                     in_flight: view.in_flight.into(),
@@ -80,4 +97,12 @@ impl AdminState {
             })
             .collect())
     }
+}
+
+/// Where a backend was found; `None`: the configuration names it.
+fn found_in(config: &Config, pool: &str, address: SocketAddr) -> Option<String> {
+    let pool = config.pools.iter().find(|config| config.name == pool)?;
+    let backend = pool.backends.iter().find(|backend| backend.address == address)?;
+    (backend.origin == BackendOrigin::Discovered)
+        .then(|| pool.discover.as_ref().map(|discover| discover.from.to_string()))?
 }

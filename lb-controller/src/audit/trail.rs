@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -153,7 +153,7 @@ fn write_all(mut chain: Chain, receiver: &Receiver<Message>, counts: &Counts) {
                 Message::Flush(done) => waiting.push(done),
             }
         }
-        if let Err(error) = chain.sync() {
+        if let Err(error) = chain.end_batch() {
             tracing::error!(%error, "the audit trail cannot be written to disk");
         }
         counts.writing_since_ms.store(0, Ordering::Relaxed);
@@ -168,10 +168,13 @@ fn milliseconds(at: OffsetDateTime) -> u64 {
     u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or_default()
 }
 
-/// The end of the chain, and the file it goes on in.
+/// The end of the chain, and the file it goes on in. While a new process takes over from an old one both write to it, each
+/// its batch under the file's lock and after the other's last line.
 struct Chain {
     config: TrailConfig,
     file: File,
+    /// The file's lock is held.
+    in_batch: bool,
     bytes: u64,
     next_seq: u64,
     last_hash: String,
@@ -182,51 +185,110 @@ impl Chain {
         if let Some(folder) = config.file.parent() {
             fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
+        let (config, last_hash) = (config.clone(), GENESIS.to_owned());
+        let file = Chain::file(&config.file, false)?;
+        let mut chain = Chain { config, file, in_batch: false, bytes: 0, next_seq: 1, last_hash };
+        chain.lock()?;
+        chain.read_end()?;
+        chain.end_batch()?;
+        Ok(chain)
+    }
+
+    fn file(path: &Path, anew: bool) -> io::Result<File> {
         let mut options = OpenOptions::new();
-        let mut file = options.read(true).append(true).create(true).mode(0o600).open(&config.file)?;
-        let (next_seq, last_hash) = match last_line(&mut file)? {
-            Some(line) => {
-                let parsed: Line<'_> = serde_json::from_slice(&line)
-                    .context("its last line is no audit event; name another file, or move this one away")?;
-                (parsed.seq + 1, hash_of(&line))
+        options.read(true).append(true).create(true).mode(0o600);
+        let file = options.open(path)?;
+        if anew {
+            file.set_len(0)?;
+        }
+        Ok(file)
+    }
+
+    /// Waits for the lock of the file that has the trail's name: another process may have put that one aside.
+    fn lock(&mut self) -> io::Result<()> {
+        loop {
+            self.file.lock()?;
+            let (ours, named) = (self.file.metadata()?, fs::metadata(&self.config.file));
+            if named.is_ok_and(|named| (named.dev(), named.ino()) == (ours.dev(), ours.ino())) {
+                self.in_batch = true;
+                return Ok(());
             }
-            None => (1, GENESIS.to_owned()),
-        };
-        let bytes = file.metadata()?.len();
-        Ok(Chain { config: config.clone(), file, bytes, next_seq, last_hash })
+            self.file = Chain::file(&self.config.file, false)?;
+            // Its length says nothing of what is in it.
+            self.bytes = u64::MAX;
+        }
+    }
+
+    fn read_end(&mut self) -> Result<()> {
+        if let Some(line) = last_line(&mut self.file)? {
+            let parsed: Line<'_> = serde_json::from_slice(&line)
+                .context("its last line is no audit event; name another file, or move this one away")?;
+            (self.next_seq, self.last_hash) = (parsed.seq + 1, hash_of(&line));
+        }
+        self.bytes = self.file.metadata()?.len();
+        Ok(())
     }
 
     fn append(&mut self, at: OffsetDateTime, event: &RawValue) -> io::Result<()> {
-        if self.bytes >= self.config.rotate_at_bytes {
-            self.rotate()?;
+        if !self.in_batch {
+            self.lock()?;
+            if self.file.metadata()?.len() != self.bytes {
+                self.read_end().map_err(|error| io::Error::other(format!("{error:#}")))?;
+            }
         }
         let at = at.format(&Rfc3339).unwrap_or_default();
-        let line = serde_json::to_vec(&Line { seq: self.next_seq, prev: &self.last_hash, at: &at, event })?;
-        let before = self.bytes;
-        let written = self.file.write_all(&[&line[..], b"\n"].concat());
-        if let Err(error) = written {
-            // Half a line, on a disk that is full, would break the chain for good.
-            let _ = self.file.set_len(before);
-            return Err(error);
+        let mut line = serde_json::to_vec(&Line { seq: self.next_seq, prev: &self.last_hash, at: &at, event })?;
+        let hash = hash_of(&line);
+        line.push(b'\n');
+        if self.bytes >= self.config.rotate_at_bytes {
+            self.rotate(&line)?;
+        } else {
+            self.write(&line)?;
         }
-        self.bytes += line.len() as u64 + 1;
-        self.last_hash = hash_of(&line);
+        self.last_hash = hash;
         self.next_seq += 1;
         Ok(())
     }
 
-    fn rotate(&mut self) -> io::Result<()> {
-        self.sync()?;
-        let mut aside = self.config.file.clone().into_os_string();
-        aside.push(format!(".{}", self.next_seq - 1));
-        fs::rename(&self.config.file, aside)?;
-        self.file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&self.config.file)?;
-        self.bytes = 0;
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        if let Err(error) = self.file.write_all(line) {
+            // Half a line, on a disk that is full, would break the chain for good.
+            let _ = self.file.set_len(self.bytes);
+            return Err(error);
+        }
+        self.bytes += line.len() as u64;
         Ok(())
     }
 
-    fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+    /// Goes on in a new file, which has this first line before anybody finds it: whoever reads an empty one would begin the
+    /// chain anew.
+    fn rotate(&mut self, line: &[u8]) -> io::Result<()> {
+        self.file.sync_data()?;
+        let beside = |suffix: &str| {
+            let mut name = self.config.file.clone().into_os_string();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        let (next, aside) = (beside(".next"), beside(&format!(".{}", self.next_seq - 1)));
+        let mut file = Chain::file(&next, true)?;
+        file.lock()?;
+        file.write_all(line)?;
+        // A second name first, so that the trail's own is never without a file.
+        match fs::hard_link(&self.config.file, &aside) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => fs::rename(&self.config.file, &aside)?,
+            _ => {}
+        }
+        fs::rename(&next, &self.config.file)?;
+        (self.file, self.bytes) = (file, line.len() as u64);
+        Ok(())
+    }
+
+    /// What was appended is on disk, and others may append.
+    fn end_batch(&mut self) -> io::Result<()> {
+        self.in_batch = false;
+        let synced = self.file.sync_data();
+        self.file.unlock()?;
+        synced
     }
 }
 
@@ -260,6 +322,34 @@ pub(super) fn lines(path: &Path) -> io::Result<impl Iterator<Item = io::Result<V
 mod tests {
     use super::super::Event;
     use super::*;
+
+    #[test]
+    fn two_processes_that_write_to_one_trail_leave_one_chain_across_rotations() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = TrailConfig { file: folder.path().join("audit.jsonl"), rotate_at_bytes: 2_000 };
+        let mut chains = [Chain::open(&config).unwrap(), Chain::open(&config).unwrap()];
+        let event = serde_json::value::to_raw_value(&serde_json::json!({"event": "verify", "result": "ok"})).unwrap();
+        for turn in [0, 1, 0, 0, 1, 1, 1, 0, 1, 0].repeat(6) {
+            chains[turn].append(OffsetDateTime::now_utc(), &event).unwrap();
+            chains[turn].end_batch().unwrap();
+        }
+        let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        let mut all: Vec<(u64, String, String)> = Vec::new();
+        for path in names {
+            for line in lines(&path).unwrap() {
+                let line = line.unwrap();
+                let parsed: Line<'_> = serde_json::from_slice(&line).unwrap();
+                all.push((parsed.seq, parsed.prev.to_owned(), hash_of(&line)));
+            }
+        }
+        all.sort();
+        assert!(all.iter().map(|(seq, ..)| *seq).eq(1..=60), "{all:?}");
+        let mut before = GENESIS.to_owned();
+        for (seq, prev, hash) in all {
+            assert_eq!(prev, before, "event {seq}");
+            before = hash;
+        }
+    }
 
     #[test]
     fn while_the_disk_takes_nothing_nobody_waits_and_what_finds_no_room_is_counted() {

@@ -36,6 +36,7 @@ pub(super) fn run(instance: &Instance, arguments: Arguments) -> Result<(), Failu
         "flows",
         "way",
         "server id",
+        "from",
         "last error",
     ]);
     for backend in &backends {
@@ -50,7 +51,7 @@ fn row(backend: &Backend) -> Vec<String> {
     let mut row = vec![backend.pool.clone(), backend.address.to_string()];
     match &backend.l7 {
         Some(l7) => row.extend([
-            if l7.healthy { paint(Paint::Good, "healthy") } else { paint(Paint::Bad, "down") },
+            paint(if l7.healthy { Paint::Good } else { Paint::Bad }, &l7.state),
             format!("{} s", l7.for_seconds),
             l7.requests.to_string(),
             l7.in_flight.to_string(),
@@ -68,6 +69,7 @@ fn row(backend: &Backend) -> Vec<String> {
         ]),
         None => row.extend([absent(), absent(), absent(), absent(), absent()]),
     }
+    row.push(backend.from.clone().unwrap_or_else(absent));
     row.push(backend.l7.as_ref().and_then(|l7| l7.last_error.clone()).unwrap_or_default());
     row
 }

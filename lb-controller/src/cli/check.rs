@@ -18,8 +18,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
-    let (config, _) = load(&arguments.config)?;
-    crate::run::check_certificates(&config).or_exit(ExitKind::Certificate)?;
+    let (config, text) = load(&arguments.config)?;
+    crate::run::check_certificates(&config, &arguments.config, &text)?;
     crate::run::check_issuers(&config)?;
     Sources::open(&config, &Sources::default()).or_exit(ExitKind::Config)?;
     let listed = crate::run::check_lists(&config)?;

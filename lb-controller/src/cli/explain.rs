@@ -151,6 +151,11 @@ fn print(explained: &Explained) {
     if let Some(id) = &request.id {
         say!("request     {id}");
     }
+    if let Some(route) = &explained.route {
+        let public = if route.public { ", public" } else { "" };
+        let rewritten = route.rewritten.as_ref().map(|path| format!(", as {path}")).unwrap_or_default();
+        say!("route       {} ({}{rewritten}{public})", route.route, route.leads_to);
+    }
     let good = explained.decision.starts_with("allow");
     say!("decision    {}", paint(if good { Paint::Good } else { Paint::Bad }, &explained.decision));
     if !explained.methods.is_empty() {

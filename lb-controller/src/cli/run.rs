@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::instance::Instance;
 use crate::logging::{self, LogFormat, LogLevel};
 use crate::metrics::Metrics;
-use crate::run::Options;
+use crate::run::{Options, TakeoverOptions};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -25,9 +25,22 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
 
+    /// With --listen: answer plain HTTP on this address, with nothing but the way to HTTPS.
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "listen")]
+    listen_http: Option<SocketAddr>,
+
     /// L7 workers, one thread each.
     #[arg(long, value_name = "COUNT", default_value_t = available_cpus(), value_parser = clap::value_parser!(u16).range(1..=MAX_WORKERS as i64))]
     workers: u16,
+
+    /// Take over from the controller of this instance that runs, without losing a connection; `lb-controller upgrade` does
+    /// so in the background.
+    #[arg(long)]
+    takeover: bool,
+
+    /// With --takeover: write the log where the old controller did, once it is taken over from.
+    #[arg(long, requires = "takeover", hide = true)]
+    adopt_output: bool,
 
     #[arg(long, value_enum, default_value = "info", value_name = "LEVEL")]
     log_level: LogLevel,
@@ -52,7 +65,9 @@ pub(super) fn run(instance: &Instance, arguments: Arguments) -> Result<(), Failu
         config,
         interfaces: arguments.interfaces,
         listen: arguments.listen,
+        listen_http: arguments.listen_http,
         workers: usize::from(arguments.workers),
+        takeover: arguments.takeover.then_some(TakeoverOptions { adopt_output: arguments.adopt_output }),
         log_level: arguments.log_level,
         metrics,
         access_log,

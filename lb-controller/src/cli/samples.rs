@@ -44,7 +44,7 @@ fn reason(name: &str) -> Result<Reason, String> {
     found.ok_or_else(|| format!("there is no reason {name:?}; there are: {}", known().collect::<Vec<_>>().join(", ")))
 }
 
-fn network(text: &str) -> Result<IpNet, String> {
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
     let address = || text.parse::<IpAddr>().map(IpNet::from).ok();
     text.parse().ok().or_else(address).ok_or_else(|| format!("{text:?} is neither an address nor a network"))
 }

@@ -4,7 +4,7 @@ use super::output::{Paint, paint, print, print_json, table};
 use crate::admin::client::{self, AskError};
 use crate::failure::{ExitKind, Failure};
 use crate::instance::Instance;
-use crate::report::{Datapath, Status, SynCookies};
+use crate::report::{Controller, Datapath, Status, SynCookies};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -50,15 +50,48 @@ fn print_controller(status: &Status) {
     };
     let listen = controller.listen.map_or(String::new(), |address| format!(", listening on {address} (no XDP)"));
     say!(
-        "controller  {} version {}, pid {}, up {} s, configuration {}{listen}",
+        "controller  {} version {}, pid {}, generation {}, up {} s, configuration {}{listen}",
         paint(Paint::Good, "running"),
         controller.version,
         controller.pid,
+        controller.generation,
         controller.uptime_seconds,
         controller.config_version,
     );
     let accepted: Vec<String> = controller.accepted_by_worker.iter().map(u64::to_string).collect();
     say!("accepted    {} connections by worker\n", accepted.join(", "));
+    let mut rows = table(&["pid", "generation", "connections", "seconds left"]);
+    for process in &controller.draining {
+        let numbers = [process.pid.into(), process.generation.into(), process.connections, process.seconds_left];
+        rows.add_row(numbers.map(|number: u64| number.to_string()));
+    }
+    if !controller.draining.is_empty() {
+        print("Draining since an upgrade", &rows);
+    }
+    print_discovered(controller);
+}
+
+/// Nothing while no pool's backends are found.
+fn print_discovered(controller: &Controller) {
+    let mut rows = table(&["pool", "from", "backends", "draining", "left out", "refused", "found", "error"]);
+    for found in &controller.discovered {
+        rows.add_row([
+            found.pool.clone(),
+            found.from.clone(),
+            found.backends.to_string(),
+            found.draining.to_string(),
+            found.left_out.to_string(),
+            found.refused.len().to_string(),
+            found.found_seconds_ago.map_or_else(|| "never".to_owned(), |seconds| format!("{seconds} s ago")),
+            found
+                .error
+                .as_deref()
+                .map_or_else(String::new, |error| paint(Paint::Bad, error.lines().next().unwrap_or(error))),
+        ]);
+    }
+    if !controller.discovered.is_empty() {
+        print("Found backends", &rows);
+    }
 }
 
 fn print_datapath(datapath: &Datapath) {

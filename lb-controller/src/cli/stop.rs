@@ -15,6 +15,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(instance: &Instance, arguments: Arguments) -> Result<(), Failure> {
+    let controller = client::get::<Status>(instance, "/v1/status").ok().and_then(|status| status.controller);
+    let is_without_xdp = controller.is_some_and(|controller| controller.listen.is_some());
     match client::post::<_, serde_json::Value>(instance, "/v1/stop", &()) {
         Ok(_) => {}
         Err(error @ AskError::NotRunning { .. }) => return Err(Failure::new(ExitKind::NotRunning, error)),
@@ -23,7 +25,10 @@ pub(super) fn run(instance: &Instance, arguments: Arguments) -> Result<(), Failu
     let deadline = Instant::now() + Duration::from_secs(arguments.timeout);
     while Instant::now() < deadline {
         if let Err(AskError::NotRunning { .. }) = client::get::<Status>(instance, "/v1/status") {
-            say!("stopped; XDP stays attached until `lb-controller unload`");
+            match is_without_xdp {
+                true => say!("stopped"),
+                false => say!("stopped; XDP stays attached until `lb-controller unload`"),
+            }
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(50));

@@ -28,13 +28,18 @@ const MOST_SHOWN: usize = 50;
 const MOST_LINE_CHARS: usize = 120;
 
 /// Values of these keys never reach a terminal or a log.
-const SECRET_KEYS: &[&str] = &["password_hash", "totp_secret", "client_secret"];
+const SECRET_KEYS: &[&str] = &["password_hash", "totp_secret", "client_secret", "hmac_key"];
 
 impl Diagnostics {
     /// In the order of the file.
     pub(super) fn new(file: &str, source: &str, mut list: Vec<Diagnostic>) -> Diagnostics {
         list.sort_by_key(|diagnostic| diagnostic.place.as_ref().map(|place| place.start));
         Diagnostics { file: file.to_owned(), source: source.to_owned(), list }
+    }
+
+    /// For mistakes that show once a good file's own files are read.
+    pub fn at_places(file: &str, source: &str, list: Vec<Diagnostic>) -> Diagnostics {
+        Diagnostics::new(file, source, list)
     }
 
     /// For a file that could not be read at all.

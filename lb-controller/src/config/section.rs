@@ -132,6 +132,11 @@ impl<'a> Section<'a> {
         node
     }
 
+    /// Complains of a key, at its own place.
+    pub(super) fn report_key(&self, name: &str, complaint: impl Into<Complaint>) {
+        self.problems.report(&self.place_of(name), complaint);
+    }
+
     pub(super) fn has(&self, name: &str) -> bool {
         self.entries.iter().any(|(key, _)| key.name == name)
     }
@@ -157,6 +162,12 @@ impl<'a> Section<'a> {
             }
             Some(node) => std::slice::from_ref(node),
         }
+    }
+
+    /// Where a key stands; where the section begins if it is not there.
+    pub(super) fn place_of(&self, name: &str) -> Range<usize> {
+        let key = self.entries.iter().find(|(key, _)| key.name == name);
+        key.map_or_else(|| self.place.clone(), |(key, _)| key.place.clone())
     }
 
     /// All entries, for a section whose keys are names of the author's choosing.

@@ -15,7 +15,7 @@ pub struct TakenIn {
 type Stamp = Option<(u64, u64, Option<SystemTime>)>;
 
 impl TakenIn {
-    pub(super) fn now(file: &Path) -> TakenIn {
+    pub fn now(file: &Path) -> TakenIn {
         TakenIn { file: file.to_owned(), stamp: stamp(file) }
     }
 

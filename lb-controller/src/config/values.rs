@@ -70,6 +70,13 @@ pub(super) fn number(allowed: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u3
     }
 }
 
+/// `20%`, from 0% to 100%.
+pub(super) fn percent(text: &str) -> Result<u8, Complaint> {
+    let complaint = || Complaint::new(format!("`{text}` is no share"), "write it with its sign, from 0% to 100%");
+    let digits = text.strip_suffix('%').ok_or_else(complaint)?.trim_end();
+    number(0..=100)(digits).map(|percent| percent as u8).map_err(|_| complaint())
+}
+
 /// YAML 1.2 has two booleans; `yes` and `on` are texts.
 pub(super) fn boolean(text: &str) -> Result<bool, Complaint> {
     text.parse().map_err(|_| Complaint::new(format!("`{text}` is neither true nor false"), "write `true` or `false`"))
@@ -158,6 +165,23 @@ pub(super) fn network(text: &str) -> Result<IpNet, Complaint> {
         return Err(Complaint::new(format!("`{text}` has bits beyond its prefix"), help));
     }
     Ok(network)
+}
+
+/// Those in front of this host who speak for their clients.
+pub(super) fn peers(text: &str) -> Result<IpNet, Complaint> {
+    let network = network(text)?;
+    if is_everybody(&network) {
+        let help = "list the addresses of the load balancers in front of this host";
+        return Err(Complaint::new(format!("`{text}` would let anybody send in any client's name"), help));
+    }
+    Ok(network)
+}
+
+/// All of a family; or an IPv6 block so wide that it holds the form in which IPv4 addresses are looked up.
+fn is_everybody(network: &IpNet) -> bool {
+    const LEAST_BITS: u8 = 8;
+    network.prefix_len() < LEAST_BITS
+        || matches!(network, IpNet::V6(v6) if v6.addr().is_unspecified() && v6.prefix_len() < 96)
 }
 
 #[cfg(test)]

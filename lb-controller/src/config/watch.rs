@@ -1,14 +1,11 @@
 //! Follows a configuration file and compiles it whenever it changes.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use notify::event::{AccessKind, AccessMode};
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
-
 use super::{Config, Diagnostics, TakenIn, compile_read, read};
+use crate::folders::{Changes, Folders, Nothing, folder_of};
 
 /// Saving is often several steps (truncate and write; write aside, rename over): the file is read when they are over.
 const QUIET: Duration = Duration::from_millis(100);
@@ -16,7 +13,8 @@ const QUIET: Duration = Duration::from_millis(100);
 /// In a folder that is never quiet the file is read all the same.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
-/// Files that the configuration takes in are looked at this often: they may lie in many folders, some of them on other hosts.
+/// All files are looked at this often, told of or not: what the configuration takes in may lie in many folders, some of them
+/// on other hosts, and a folder may be put in another's place.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A file is empty between being truncated and being written; only one that stays empty is told of.
@@ -24,8 +22,8 @@ const EMPTY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Follows one file until it is dropped.
 pub struct Watcher {
-    /// `None` while being dropped: the thread ends when the events do.
-    events: Option<RecommendedWatcher>,
+    /// `None` while being dropped: the thread ends with it.
+    folders: Option<Folders>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -52,32 +50,24 @@ impl Watcher {
         known: Option<Known>,
         changed: impl FnMut(Result<Config, Diagnostics>) + Send + 'static,
     ) -> Result<Watcher, WatchError> {
-        // The folder is watched, not the file: editors put a new file in its place, and a watch would follow the old one.
-        let folder = match file.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
+        let folder = folder_of(file);
+        let start = || {
+            let (folders, changes) = Folders::new()?;
+            folders.watch(&folder)?;
+            let (known, taken_in) = known.map(|known| (known.text, known.taken_in)).unzip();
+            let (itself, taken_in) = (TakenIn::now(file), taken_in.unwrap_or_default());
+            let follower = Follower { file: file.to_owned(), itself, known, taken_in, changed };
+            let thread = std::thread::Builder::new().name("config-watch".into());
+            let thread = thread.spawn(move || follower.follow(&changes))?;
+            Ok(Watcher { folders: Some(folders), thread: Some(thread) })
         };
-        let fail = |error: &dyn std::error::Error| WatchError {
-            folder: folder.clone(),
-            source: std::io::Error::other(error.to_string()),
-        };
-        let (sender, receiver) = channel();
-        let mut events =
-            notify::recommended_watcher(move |event| forward(event, &sender)).map_err(|error| fail(&error))?;
-        events.watch(&folder, RecursiveMode::NonRecursive).map_err(|error| fail(&error))?;
-        let (known, taken_in) = known.map(|known| (known.text, known.taken_in)).unzip();
-        let follower = Follower { file: file.to_owned(), known, taken_in: taken_in.unwrap_or_default(), changed };
-        let thread = std::thread::Builder::new()
-            .name("config-watch".into())
-            .spawn(move || follower.follow(&receiver))
-            .map_err(|error| fail(&error))?;
-        Ok(Watcher { events: Some(events), thread: Some(thread) })
+        start().map_err(|source| WatchError { folder, source })
     }
 }
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        drop(self.events.take());
+        drop(self.folders.take());
         if let Some(thread) = self.thread.take() {
             // A panic of the callback has been reported by its own thread.
             let _ = thread.join();
@@ -85,26 +75,10 @@ impl Drop for Watcher {
     }
 }
 
-/// Passes on that something changed in the folder, whatever it was: behind a chain of symbolic links (as in mounted
-/// Kubernetes ConfigMaps) the file changes without an event under its own name. Reading is no change: our own would
-/// otherwise keep us busy for ever.
-fn forward(event: notify::Result<Event>, sender: &Sender<()>) {
-    let is_change = match event {
-        Ok(event) => match event.kind {
-            EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
-            _ => true,
-        },
-        // Events may have been lost, so the file may have changed.
-        Err(_) => true,
-    };
-    if is_change {
-        // Fails only while the watcher is being dropped.
-        let _ = sender.send(());
-    }
-}
-
 struct Follower<F> {
     file: PathBuf,
+    /// As it was just before it was looked at last.
+    itself: TakenIn,
     known: Option<String>,
     /// What it took in when it was read last.
     taken_in: Vec<TakenIn>,
@@ -112,27 +86,29 @@ struct Follower<F> {
 }
 
 impl<F: FnMut(Result<Config, Diagnostics>)> Follower<F> {
-    fn follow(mut self, events: &Receiver<()>) {
+    /// Whatever changes in the folder, the file is looked at: behind a chain of symbolic links (as in mounted Kubernetes
+    /// ConfigMaps) it changes without an event under its own name.
+    fn follow(mut self, changes: &Changes) {
         // Begins with a look, since the file may have changed between being loaded and being watched.
         loop {
-            if self.settle(events).is_err() {
+            if self.settle(changes).is_err() {
                 return;
             }
             self.look();
-            if !self.wait(events) {
+            if !self.wait(changes) {
                 return;
             }
         }
     }
 
     /// Until something may have changed; `false`: nobody follows any more.
-    fn wait(&self, events: &Receiver<()>) -> bool {
+    fn wait(&self, changes: &Changes) -> bool {
         loop {
-            match events.recv_timeout(LOOK_EVERY) {
+            match changes.wait(Some(LOOK_EVERY)) {
                 Ok(()) => return true,
-                Err(RecvTimeoutError::Timeout) if !self.is_taken_in_anew() => {}
-                Err(RecvTimeoutError::Timeout) => return true,
-                Err(RecvTimeoutError::Disconnected) => return false,
+                Err(Nothing::Yet) if !self.itself.has_changed() && !self.is_taken_in_anew() => {}
+                Err(Nothing::Yet) => return true,
+                Err(Nothing::EverMore) => return false,
             }
         }
     }
@@ -142,12 +118,12 @@ impl<F: FnMut(Result<Config, Diagnostics>)> Follower<F> {
     }
 
     /// Waits until whoever is saving has probably finished; fails when nobody follows any more.
-    fn settle(&self, events: &Receiver<()>) -> Result<(), RecvTimeoutError> {
+    fn settle(&self, changes: &Changes) -> Result<(), Nothing> {
         let begin = Instant::now();
         loop {
-            let is_quiet = match events.recv_timeout(QUIET) {
+            let is_quiet = match changes.wait(Some(QUIET)) {
                 Ok(()) => false,
-                Err(RecvTimeoutError::Timeout) => true,
+                Err(Nothing::Yet) => true,
                 Err(gone) => return Err(gone),
             };
             let is_empty = std::fs::metadata(&self.file).is_ok_and(|metadata| metadata.len() == 0);
@@ -159,6 +135,7 @@ impl<F: FnMut(Result<Config, Diagnostics>)> Follower<F> {
     }
 
     fn look(&mut self) {
+        self.itself = TakenIn::now(&self.file);
         match read(&self.file) {
             Ok(text) if self.known.as_ref() == Some(&text) && !self.is_taken_in_anew() => {}
             Ok(text) => {

@@ -11,8 +11,8 @@ use lb_policy::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::Explained;
 use super::given::Given;
+use super::{Explained, Taken};
 use crate::config::Config;
 use crate::serve::{facts, route};
 use crate::signals::device_class;
@@ -50,8 +50,6 @@ impl Hypothetical {
         let method = self.method_name();
         let host = canonical_host(url.authority).map_err(|error| anyhow::anyhow!("host {}: {error}", url.authority))?;
         let path = CanonicalPath::parse(url.path).map_err(|error| anyhow::anyhow!("path {}: {error}", url.path))?;
-        let route = route::matching(&config.routes, &host, path.judged())
-            .with_context(|| format!("no route takes {host}{}; the answer would be 404", path.judged()))?;
         let lookup = Headers(&headers);
         let query = canonical_query(url.query);
         let parameters = QueryParameters::parse(&query);
@@ -63,6 +61,8 @@ impl Hypothetical {
             parameters: &parameters,
             headers: &lookup,
         };
+        let route = route::matching(config, &request)
+            .with_context(|| format!("no route takes {method} {host}{}; the answer would be 404", path.judged()))?;
         let body = self.body_facts(config, &request, &headers)?;
         let given = Given::read(&self.facts, config)?;
         let factors = self.factors(now)?;
@@ -84,7 +84,7 @@ impl Hypothetical {
             api_key: given.api_key(now),
             observed: given.observed(),
         };
-        Ok(Explained::of(&config.rules, &facts, None))
+        Ok(Explained::of(&config.rules, &facts, Taken::of(route, path.forwarded()), None))
     }
 
     fn method_name(&self) -> String {

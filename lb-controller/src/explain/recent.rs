@@ -70,7 +70,7 @@ mod tests {
             client: "192.0.2.1".into(),
             user: None,
         };
-        Explained { request, decision: "deny".into(), methods: Vec::new(), rules: Vec::new() }
+        Explained { request, route: None, decision: "deny".into(), methods: Vec::new(), rules: Vec::new() }
     }
 
     #[test]

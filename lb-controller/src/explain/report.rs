@@ -6,10 +6,15 @@ use lb_policy::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::Taken;
+
 /// One request, explained.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Explained {
     pub request: Request,
+    /// Absent where it is not known.
+    #[serde(default)]
+    pub route: Option<Taken>,
     /// `allow`, `log_in`, `challenge` or `deny`.
     pub decision: String,
     /// The fewest methods that would satisfy a challenge.
@@ -80,7 +85,7 @@ pub struct Factor {
 
 impl Explained {
     /// Walks every rule, and so costs more than a decision. `id` names the request in logs, if it was a real one.
-    pub fn of(rules: &RuleSet, facts: &Facts<'_>, id: Option<String>) -> Explained {
+    pub fn of(rules: &RuleSet, facts: &Facts<'_>, route: Taken, id: Option<String>) -> Explained {
         let explanation = rules.explain(facts);
         let (decision, methods) = match &explanation.decision {
             Summary::Allow => ("allow", &[][..]),
@@ -101,6 +106,7 @@ impl Explained {
                 client: facts.client.address.to_string(),
                 user: facts.session.map(|session| session.user.to_owned()),
             },
+            route: Some(route),
             decision: decision.to_owned(),
             methods: methods.iter().map(|method| method.name().to_owned()).collect(),
             rules: explanation.rules.iter().map(Rule::from).collect(),

@@ -1,65 +1,107 @@
 //! One question to one backend.
 
+mod grpc;
+mod http;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, header};
-use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::config::{HealthConfig, HealthKind};
+use crate::config::{Alpn, BackendProtocol, BackendTls, HealthConfig, HealthKind, ProxyVersion};
+use crate::pool::{Dial, Handshakes};
+use crate::proxy_protocol;
 
-/// Asks on a connection of its own: a backend that keeps old connections alive but accepts no new ones
-/// is not healthy. The error is for people to read.
-pub(super) async fn probe(address: SocketAddr, config: &HealthConfig) -> Result<(), String> {
-    let (answer, question) = match &config.kind {
-        HealthKind::Http { path } => {
-            (tokio::time::timeout(config.timeout, ask(address, path)).await, format!("GET {path}"))
+#[cfg(any(test, fuzzing))]
+pub(super) use grpc::read_reply;
+
+/// How a backend is asked, with what need not be made for each question.
+pub(super) struct Prober {
+    kind: HealthKind,
+    address: SocketAddr,
+    /// `None`: in plain.
+    handshakes: Option<Handshakes>,
+    protocol: BackendProtocol,
+    /// What the connection begins with.
+    preface: Option<ProxyVersion>,
+}
+
+/// Whatever a question travels on.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<Any: AsyncRead + AsyncWrite + Send + Unpin> Stream for Any {}
+
+impl Prober {
+    /// Of `backend`, whose pool is dialled so.
+    pub(super) fn new(config: &HealthConfig, dial: &Dial, backend: SocketAddr) -> Prober {
+        let address = SocketAddr::new(backend.ip(), config.port.unwrap_or(backend.port()));
+        let preface = config.send_proxy_protocol;
+        // Sessions of its own: a check that resumes one of the requests' would not see the certificate of today.
+        let handshakes = |tls: &BackendTls, protocols: &[Alpn]| Handshakes::with(tls, protocols, address.ip());
+        let of_pool = dial.tls().filter(|_| config.tls);
+        let handshakes = match &config.kind {
+            HealthKind::Tcp => None,
+            HealthKind::Tls(own) => own.as_deref().or(dial.tls()).map(|tls| handshakes(tls, &[])),
+            HealthKind::Http { .. } => of_pool.map(|tls| handshakes(tls, dial.protocol.offered())),
+            HealthKind::Grpc { .. } => of_pool.map(|tls| handshakes(tls, &[Alpn::H2])),
+        };
+        Prober { kind: config.kind.clone(), address, handshakes, protocol: dial.protocol, preface }
+    }
+
+    /// Asks on a connection of its own: a backend that keeps old connections alive but accepts no new ones
+    /// is not healthy. The error is for people to read.
+    pub(super) async fn probe(&self, timeout: Duration) -> Result<(), String> {
+        let answer = tokio::time::timeout(timeout, self.ask()).await;
+        answer.unwrap_or_else(|_| Err(format!("no answer to {} within {timeout:?}", self.question())))
+    }
+
+    async fn ask(&self) -> Result<(), String> {
+        let cannot = |error: std::io::Error| format!("cannot connect: {error}");
+        let mut stream = TcpStream::connect(self.address).await.map_err(cannot)?;
+        if let Some(version) = self.preface {
+            stream.write_all(proxy_protocol::of_nobody(version)).await.map_err(cannot)?;
         }
-        HealthKind::Tcp => (tokio::time::timeout(config.timeout, connect(address)).await, "a SYN".to_owned()),
-    };
-    answer.unwrap_or_else(|_| Err(format!("no answer to {question} within {:?}", config.timeout)))
-}
+        let (stream, speaks_h2): (Box<dyn Stream>, bool) = match &self.handshakes {
+            None => (Box::new(stream), self.protocol == BackendProtocol::H2c),
+            Some(handshakes) => {
+                let begun = handshakes.over(stream).await;
+                let begun = begun.map_err(|error| format!("the TLS handshake failed: {error}"))?;
+                let speaks_h2 = begun.get_ref().1.alpn_protocol() == Some(Alpn::H2.name().as_bytes());
+                (Box::new(begun), speaks_h2)
+            }
+        };
+        let scheme = if self.handshakes.is_some() { "https" } else { "http" };
+        match &self.kind {
+            // Whoever takes the connection is at work; it is closed again without a word.
+            HealthKind::Tcp => Ok(()),
+            HealthKind::Tls(_) if self.handshakes.is_some() => Ok(()),
+            HealthKind::Tls(_) => Err("a TLS check without settings of TLS".to_owned()),
+            HealthKind::Http { path, host, expect } => {
+                let host = host.clone().unwrap_or_else(|| self.address.to_string());
+                match speaks_h2 {
+                    true => http::ask_h2(stream, &format!("{scheme}://{host}{path}"), expect).await,
+                    false => http::ask(stream, path, &host, expect).await,
+                }
+            }
+            HealthKind::Grpc { service } => grpc::ask(stream, (scheme, self.address), service).await,
+        }
+    }
 
-/// Whoever takes the connection is at work; it is closed again without a word.
-async fn connect(address: SocketAddr) -> Result<(), String> {
-    TcpStream::connect(address).await.map(drop).map_err(|error| format!("cannot connect: {error}"))
-}
-
-async fn ask(address: SocketAddr, path: &str) -> Result<(), String> {
-    let stream = TcpStream::connect(address).await.map_err(|error| format!("cannot connect: {error}"))?;
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| format!("cannot speak HTTP/1.1: {error}"))?;
-    let request = Request::get(path)
-        .header(header::HOST, address.to_string())
-        .header(header::USER_AGENT, "lb-health")
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| format!("health path {path:?} is no request target: {error}"))?;
-    let exchange = async { sender.send_request(request).await.map(|response| response.status()) };
-    tokio::pin!(exchange);
-    let status = tokio::select! {
-        status = &mut exchange => status,
-        // The connection may end in the same moment in which it delivers the answer.
-        ended = connection => match ended { Ok(()) => exchange.await, Err(error) => Err(error) },
-    };
-    match status {
-        Ok(status) if status.is_success() => Ok(()),
-        Ok(status) => Err(format!("GET {path} answered {status}")),
-        Err(error) => Err(format!("no HTTP answer to GET {path}: {error}")),
+    fn question(&self) -> String {
+        match &self.kind {
+            HealthKind::Http { path, .. } => format!("GET {path}"),
+            HealthKind::Grpc { .. } => "grpc.health.v1.Health/Check".to_owned(),
+            HealthKind::Tcp => "a SYN".to_owned(),
+            HealthKind::Tls(_) => "a TLS handshake".to_owned(),
+        }
     }
 }
 
-/// `interval` ± 10 %, so that the checks of many edges do not meet at the backend at the same moment.
-pub(super) fn jittered(interval: Duration) -> Duration {
-    let mut random = [0u8; 2];
-    // Without randomness the checks merely line up.
-    let _ = aws_lc_rs::rand::fill(&mut random);
-    let fraction = f64::from(u16::from_ne_bytes(random)) / f64::from(u16::MAX);
-    interval.mul_f64(0.9 + 0.2 * fraction)
+/// `interval` give or take a part of it, so that the checks of many edges do not meet at the backend at the same moment.
+pub(super) fn jittered(interval: Duration, percent: u8) -> Duration {
+    let spread = f64::from(percent) / 100.0;
+    interval.mul_f64(1.0 - spread + 2.0 * spread * fastrand::f64())
 }
 
 #[cfg(test)]
@@ -67,10 +109,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn jitter_stays_within_a_tenth() {
-        for _ in 0..1_000 {
-            let wait = jittered(Duration::from_millis(1_000));
-            assert!((899..=1_101).contains(&wait.as_millis()), "{wait:?}");
+    fn jitter_stays_within_its_share() {
+        for (percent, shortest_ms, longest_ms) in [(10, 899, 1_101), (0, 1_000, 1_000), (50, 499, 1_501)] {
+            for _ in 0..1_000 {
+                let wait = jittered(Duration::from_millis(1_000), percent);
+                assert!((shortest_ms..=longest_ms).contains(&wait.as_millis()), "{percent}: {wait:?}");
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 //! a plain SHA-256 of it is as good as the slowest hash, and costs every request nothing.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -80,6 +81,8 @@ pub struct ApiKeys {
     known: RwLock<HashMap<[u8; ID_BYTES], Arc<ApiKey>>>,
     /// Held while a key changes, from reading it to the disk.
     changing: Mutex<()>,
+    /// Keys that were made, changed or revoked since this process started.
+    changes: AtomicU64,
     store: Arc<Store>,
 }
 
@@ -93,7 +96,17 @@ impl ApiKeys {
                 Err(error) => tracing::error!(id = written(id), %error, "an API key cannot be read, and opens nothing"),
             }
         }
-        Ok(ApiKeys { known: RwLock::new(known), changing: Mutex::default(), store })
+        Ok(ApiKeys { known: RwLock::new(known), changing: Mutex::default(), changes: AtomicU64::new(0), store })
+    }
+
+    /// Counts up with each key that is made, changed or revoked.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    /// From now on none opens anything here: another process has them, and changed one.
+    pub(crate) fn forget_all(&self) {
+        self.known.write().expect("no holder of this lock panics").clear();
     }
 
     /// How every key begins: scanners for leaked secrets go by it.
@@ -187,6 +200,7 @@ impl ApiKeys {
         let parsed = self.find(id)?;
         // From memory first: on a failing disk it is dead until the next start at least.
         self.known.write().expect("no holder of this lock panics").remove(&parsed);
+        self.changes.fetch_add(1, Ordering::Relaxed);
         Ok(self.store.remove_api_key(parsed)?)
     }
 
@@ -222,6 +236,7 @@ impl ApiKeys {
         // To the disk first: a key that was shown and is forgotten at the next start would be worse than none.
         self.store.put_api_key(id, &record)?;
         self.known.write().expect("no holder of this lock panics").insert(id, Arc::new(key));
+        self.changes.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 }

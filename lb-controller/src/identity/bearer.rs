@@ -34,12 +34,12 @@ const MOST_REMEMBERED: usize = 32 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct VerifiedToken {
     /// The issuer's name in the configuration.
-    pub(crate) issuer: String,
-    pub(crate) user: String,
+    pub(crate) issuer: Arc<str>,
+    pub(crate) user: Arc<str>,
     /// The token speaks for a person, who could prove more; otherwise for a program.
     pub(crate) has_user: bool,
-    pub(crate) groups: Vec<String>,
-    pub(crate) scopes: Vec<String>,
+    pub(crate) groups: Arc<[String]>,
+    pub(crate) scopes: Arc<[String]>,
     pub(crate) level: Level,
     pub(crate) methods: Vec<Method>,
     /// When the user proved it; 0 when the issuer does not say.
@@ -193,7 +193,8 @@ impl Bearers {
         let key = super::sha256(presented.token.as_bytes());
         let verified = match self.recall(&key) {
             Some(outcome) => outcome?,
-            None => self.verify(key, presented.token).await?,
+            // Boxed: nearly every token is remembered, and waits for nobody.
+            None => Box::pin(self.verify(key, presented.token)).await?,
         };
         self.check_possession(&verified, &presented)?;
         Ok(verified)

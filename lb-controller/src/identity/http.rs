@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 
 use super::peer::Peer;
 use crate::config::PeerConfig;
+use crate::failure::with_causes;
 
 /// Key sets of large providers have some 20 KiB, metadata 10.
 const LONGEST_ANSWER_BYTES: usize = 256 * 1024;
@@ -231,17 +232,6 @@ impl Answer {
         self.peer.answered(Some(&unavailable));
         unavailable
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 pub(super) fn authorities(peer: &PeerConfig) -> anyhow::Result<RootCertStore> {

@@ -61,6 +61,10 @@ impl Memory {
         *latest = at.max(*latest);
     }
 
+    pub(super) fn is_verified(&self, source: Source, verified_for: Duration, now: UnixSeconds) -> bool {
+        self.verified_at.get(&source).is_some_and(|at| now < at + verified_for.as_secs())
+    }
+
     pub(super) fn finished(
         &mut self,
         config: &Config,
@@ -100,7 +104,7 @@ impl Memory {
     fn spared(&mut self, config: &Config, client: &Client, source: &Source, now: UnixSeconds) -> Option<&'static str> {
         let network = network_of(source);
         let is_within = |networks: &[IpNet]| networks.iter().any(|protected| overlap(protected, &network));
-        if is_within(&config.trusted_proxies) {
+        if is_within(&config.trusted_proxies) || config.speaks_for_others(&network) {
             return Some("spared: trusted proxy");
         }
         if is_within(&config.protected_networks) {
@@ -131,6 +135,8 @@ impl Memory {
 impl Failures {
     /// Adds one and counts those within the window. Never keeps more than are asked for.
     fn add(&mut self, now: UnixSeconds, enough: u32) -> u32 {
+        // Those of a clock that was set back since count as of now, and not until it is that late again.
+        self.at.iter_mut().for_each(|at| *at = now.min(*at));
         self.at.retain(|at| now < at + FAILURE_WINDOW_SECONDS);
         if self.at.len() >= enough as usize {
             self.at.remove(0);
@@ -195,6 +201,8 @@ mod tests {
                 limits: lb_datapath::Limits::default(),
                 syn_cookies: lb_datapath::SynCookies::Off,
                 forwarding: Forwarding::default(),
+                plain_http: false,
+                proxy_protocol: vec!["198.51.100.64/28".parse().unwrap()],
             }],
             ..crate::stepup::testing::config()
         }
@@ -212,6 +220,7 @@ mod tests {
             ("a stranger", "192.0.2.7", None),
             ("a stranger over IPv6", "2001:db8:1::7", None),
             ("a trusted proxy itself", "198.51.100.3", Some("spared: trusted proxy")),
+            ("a tier that says whose its connections are", "198.51.100.65", Some("spared: trusted proxy")),
             ("just outside the trusted proxies", "198.51.100.16", None),
             ("the protected resolver", "203.0.113.53", Some("spared: protected network")),
             ("the protected resolver, v4-mapped", "::ffff:203.0.113.53", Some("spared: protected network")),
@@ -249,6 +258,18 @@ mod tests {
             let (source, ttl) = (Source::of(address), config.step_up.verified_for);
             assert_eq!(finished, Ok(SourceChange::Verified { source, ttl }));
         }
+    }
+
+    #[test]
+    fn failures_of_before_the_clock_was_set_back_count_no_longer_than_others() {
+        let (mut memory, config) = (Memory::default(), config());
+        let client = client("192.0.2.1");
+        for _ in 0..config.step_up.block_after_failures - 2 {
+            assert_eq!(memory.failed(&config, &client, 10_000), Err(Told::Nothing));
+        }
+        assert_eq!(memory.failed(&config, &client, 6_400), Err(Told::Nothing));
+        assert_eq!(memory.failed(&config, &client, 6_400 + FAILURE_WINDOW_SECONDS), Err(Told::Nothing));
+        assert_eq!(memory.failures.values().map(|failures| failures.at.len()).sum::<usize>(), 1);
     }
 
     #[test]

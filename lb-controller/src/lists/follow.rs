@@ -1,22 +1,23 @@
 //! Follows the files of the lists.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use notify::event::{AccessKind, AccessMode};
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
-
 use super::Lists;
+use crate::folders::{Changes, Folders, Nothing, Watch, folder_of};
 
 /// Whoever writes a long file writes for a while: it is read when that is over.
 const QUIET: Duration = Duration::from_millis(200);
 
 /// In a folder that is never quiet the files are looked at all the same.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// So they are when nothing was told: whoever appends to a file and keeps it open is not told of, nor a folder that was put in
+/// another's place.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Looks at the files of `lists` whenever something changes in their folders, until it is dropped.
 pub struct Follower {
@@ -26,9 +27,9 @@ pub struct Follower {
 }
 
 struct Watched {
-    /// `None` while being dropped: the thread ends when the events do.
-    events: Option<RecommendedWatcher>,
-    folders: BTreeSet<PathBuf>,
+    /// `None` while being dropped: the thread ends with it.
+    folders: Option<Folders>,
+    watches: BTreeMap<PathBuf, Watch>,
 }
 
 /// Why files cannot be followed.
@@ -37,21 +38,19 @@ struct Watched {
 pub struct FollowError {
     folder: PathBuf,
     #[source]
-    source: notify::Error,
+    source: std::io::Error,
 }
 
 impl Follower {
     pub fn start(lists: Arc<Lists>) -> std::io::Result<Follower> {
-        let (sender, receiver) = channel();
-        let events =
-            notify::recommended_watcher(move |event| forward(event, &sender)).map_err(std::io::Error::other)?;
+        let (folders, changes) = Folders::new()?;
         let looking = lists.clone();
         let thread = std::thread::Builder::new().name("lists-watch".into()).spawn(move || {
-            while receiver.recv().is_ok() && settle(&receiver).is_ok() {
+            while wait(&changes).is_ok() {
                 looking.look_at_files();
             }
         })?;
-        let watched = Mutex::new(Watched { events: Some(events), folders: BTreeSet::new() });
+        let watched = Mutex::new(Watched { folders: Some(folders), watches: BTreeMap::new() });
         let follower = Follower { lists, watched, thread: Some(thread) };
         if let Err(error) = follower.follow_files() {
             tracing::warn!("{:#}", anyhow::Error::from(error));
@@ -64,30 +63,29 @@ impl Follower {
         let config = self.lists.config();
         let wanted: BTreeSet<PathBuf> = config.files().map(folder_of).collect();
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        let Watched { events: Some(events), folders } = &mut *watched else { return Ok(()) };
-        for folder in folders.difference(&wanted) {
-            // A folder that is gone is not watched any more anyway.
-            let _ = events.unwatch(folder);
-        }
-        folders.retain(|folder| wanted.contains(folder));
+        let Watched { folders: Some(folders), watches } = &mut *watched else { return Ok(()) };
+        let before = std::mem::take(watches);
+        let mut failed = Ok(());
         for folder in wanted {
-            if !folders.contains(&folder) {
-                events
-                    .watch(&folder, RecursiveMode::NonRecursive)
-                    .map_err(|source| FollowError { folder: folder.clone(), source })?;
-                folders.insert(folder);
+            // Anew, for it may be another folder by now.
+            match folders.watch(&folder) {
+                Ok(watch) => _ = watches.insert(folder, watch),
+                Err(source) => failed = Err(FollowError { folder, source }),
             }
+        }
+        for watch in before.into_values().filter(|watch| watches.values().all(|wanted| wanted != watch)) {
+            folders.unwatch(watch);
         }
         drop(watched);
         // A file may have changed between being read and being followed.
         self.lists.look_at_files();
-        Ok(())
+        failed
     }
 }
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        drop(self.watched.lock().unwrap_or_else(PoisonError::into_inner).events.take());
+        drop(self.watched.lock().unwrap_or_else(PoisonError::into_inner).folders.take());
         if let Some(thread) = self.thread.take() {
             // A panic there has been reported by its own thread.
             let _ = thread.join();
@@ -95,37 +93,22 @@ impl Drop for Follower {
     }
 }
 
-/// The folder is watched, not the file: lists are mostly written aside and renamed over, and a watch would follow the
-/// old one.
-fn folder_of(file: &Path) -> PathBuf {
-    match file.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    }
-}
-
-fn forward(event: notify::Result<Event>, sender: &Sender<()>) {
-    let is_change = match event {
-        Ok(event) => match event.kind {
-            EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
-            _ => true,
-        },
-        // Events may have been lost, so a file may have changed.
-        Err(_) => true,
-    };
-    if is_change {
-        // Fails only while the follower is being dropped.
-        let _ = sender.send(());
+/// Until the files are to be looked at; fails when nobody follows any more.
+fn wait(changes: &Changes) -> Result<(), Nothing> {
+    match changes.wait(Some(LOOK_EVERY)) {
+        Ok(()) => settle(changes),
+        Err(Nothing::Yet) => Ok(()),
+        gone => gone,
     }
 }
 
 /// Fails when nobody follows any more.
-fn settle(events: &Receiver<()>) -> Result<(), RecvTimeoutError> {
+fn settle(changes: &Changes) -> Result<(), Nothing> {
     let begin = Instant::now();
     while begin.elapsed() < LONGEST_WAIT {
-        match events.recv_timeout(QUIET) {
+        match changes.wait(Some(QUIET)) {
             Ok(()) => {}
-            Err(RecvTimeoutError::Timeout) => return Ok(()),
+            Err(Nothing::Yet) => return Ok(()),
             Err(gone) => return Err(gone),
         }
     }

@@ -72,6 +72,15 @@ fn a_file_written_or_renamed_over_is_read_again() {
 }
 
 #[test]
+fn a_file_that_its_writer_keeps_open_is_read_again() {
+    let followed = Followed::new("192.0.2.0/24\n");
+    let mut file = fs::File::options().append(true).open(followed.path("deny.txt")).unwrap();
+    std::io::Write::write_all(&mut file, b"198.51.100.0/24\n").unwrap();
+    assert_eq!(followed.next().find(address("198.51.100.7")), Listed::Denied);
+    drop(file);
+}
+
+#[test]
 fn a_bad_file_is_refused_whole_with_every_mistake_and_the_old_list_stays() {
     let followed = Followed::new("10.0.0.0/8\n");
     fs::write(followed.path("deny.txt"), "192.0.2.0/24\nnonsense\n10.0.0.1/8\n").unwrap();

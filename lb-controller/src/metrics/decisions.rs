@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use prometheus_client::collector::Collector;
@@ -11,9 +11,9 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
 use super::histogram::Histogram;
-use super::requests::{SHARDS, shard_of_this_thread};
+use super::per_worker::PerWorker;
 
-/// Series that a shard tells apart: some for each rule. Rules of replaced configurations stay counted, so an endless series
+/// Series that a worker tells apart: some for each rule. Rules of replaced configurations stay counted, so an endless series
 /// of edits must end somewhere; what comes after is counted under the rule `other`.
 const MOST_SERIES: usize = 4_096;
 
@@ -26,30 +26,29 @@ const BOUNDS: [f64; 10] = [2.5e-7, 5e-7, 1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 1e-4,
 /// The rule that stood in the way, if one did, and what was decided.
 type Key = (Option<Arc<str>>, &'static str);
 
-/// One shard a worker, each behind a lock that only a scrape contends for.
 #[derive(Debug)]
 pub(super) struct Decisions {
-    shards: [Mutex<Shard>; SHARDS],
+    counts: PerWorker<Counts>,
     seconds: Histogram,
 }
 
 #[derive(Debug, Default)]
-struct Shard {
+struct Counts {
     by_route: HashMap<Arc<str>, HashMap<Key, u64>>,
     series: usize,
 }
 
 impl Default for Decisions {
     fn default() -> Decisions {
-        Decisions { shards: std::array::from_fn(|_| Mutex::default()), seconds: Histogram::new(&BOUNDS) }
+        Decisions { counts: PerWorker::default(), seconds: Histogram::new(&BOUNDS) }
     }
 }
 
 impl Decisions {
     /// Takes memory for what was not counted before, and for nothing else.
     pub(super) fn count(&self, route: &Arc<str>, rule: Option<&Arc<str>>, decision: &'static str) {
-        let mut shard = self.shards[shard_of_this_thread()].lock().unwrap_or_else(PoisonError::into_inner);
-        let Shard { by_route, series } = &mut *shard;
+        let mut counts = self.counts.mine();
+        let Counts { by_route, series } = &mut *counts;
         let key = (rule.cloned(), decision);
         if let Some(count) = by_route.get_mut(route).and_then(|counts| counts.get_mut(&key)) {
             *count += 1;
@@ -78,8 +77,8 @@ impl Decisions {
 
     fn totals(&self) -> HashMap<(Arc<str>, Key), u64> {
         let mut totals = HashMap::new();
-        for shard in &self.shards {
-            for (route, counts) in &shard.lock().unwrap_or_else(PoisonError::into_inner).by_route {
+        for counts in self.counts.all() {
+            for (route, counts) in &counts.by_route {
                 for (key, count) in counts {
                     *totals.entry((route.clone(), key.clone())).or_default() += count;
                 }

@@ -1,7 +1,9 @@
 //! Connections, by worker: they show whether XDP's steering spreads them evenly.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -9,13 +11,17 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 
+type Ratio = Gauge<f64, AtomicU64>;
 type ByWorker<Metric> = Family<[(&'static str, u64); 1], Metric>;
 
 #[derive(Debug, Default)]
 pub(super) struct Workers {
     accepted: ByWorker<Counter>,
+    accept_errors: ByWorker<Counter>,
     open: ByWorker<Gauge>,
     handshakes_failed: ByWorker<Counter>,
+    queueing_delay: ByWorker<Ratio>,
+    shedding: Family<[(&'static str, String); 2], Ratio>,
     known: Mutex<BTreeMap<usize, WorkerMetrics>>,
 }
 
@@ -23,8 +29,12 @@ pub(super) struct Workers {
 #[derive(Clone, Debug)]
 pub struct WorkerMetrics {
     accepted: Counter,
+    accept_errors: Counter,
     open: Gauge,
     handshakes_failed: Counter,
+    queueing_delay: Ratio,
+    worker: usize,
+    shedding: Family<[(&'static str, String); 2], Ratio>,
 }
 
 /// One worker as the admin side shows it.
@@ -42,8 +52,24 @@ impl WorkerMetrics {
         self.open.inc();
     }
 
+    /// One that waits could not be accepted: descriptors or memory are used up.
+    pub fn accept_failed(&self) {
+        self.accept_errors.inc();
+    }
+
     pub fn closed(&self) {
         self.open.dec();
+    }
+
+    /// All that this worker does waits for so long.
+    pub fn waits(&self, delay: Duration) {
+        self.queueing_delay.set(delay.as_secs_f64());
+    }
+
+    /// It leaves out so much of a share of the requests, from 0 to 1.
+    pub fn sheds(&self, share: &'static str, ratio: f64) {
+        let labels = [("worker", self.worker.to_string()), ("share", share.to_owned())];
+        self.shedding.get_or_create(&labels).set(ratio);
     }
 
     pub fn handshake_failed(&self) {
@@ -55,12 +81,18 @@ impl Workers {
     pub(super) fn register(registry: &mut Registry) -> Workers {
         let workers = Workers::default();
         registry.register("connections_accepted", "TCP connections accepted, by worker", workers.accepted.clone());
+        let help = "Times that a connection could not be accepted and went on waiting, by worker";
+        registry.register("accept_errors", help, workers.accept_errors.clone());
         registry.register("connections_open", "Connections held open, by worker", workers.open.clone());
         registry.register(
             "tls_handshakes_failed",
             "TLS handshakes that failed or took too long, by worker",
             workers.handshakes_failed.clone(),
         );
+        let help = "How long all that a worker does waits for its turn, by worker";
+        registry.register("worker_queueing_delay_seconds", help, workers.queueing_delay.clone());
+        let help = "How much of the requests an overloaded worker leaves out, from 0 to 1";
+        registry.register("worker_shed_ratio", help, workers.shedding.clone());
         workers
     }
 
@@ -69,8 +101,12 @@ impl Workers {
         let label = [("worker", index as u64)];
         let create = || WorkerMetrics {
             accepted: self.accepted.get_or_create_owned(&label),
+            accept_errors: self.accept_errors.get_or_create_owned(&label),
             open: self.open.get_or_create_owned(&label),
             handshakes_failed: self.handshakes_failed.get_or_create_owned(&label),
+            queueing_delay: self.queueing_delay.get_or_create_owned(&label),
+            worker: index,
+            shedding: self.shedding.clone(),
         };
         known.entry(index).or_insert_with(create).clone()
     }

@@ -41,7 +41,6 @@ fn names(pools: &[PoolConfig], pool: &str, address: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::HealthConfig;
 
     const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 80);
 
@@ -49,7 +48,7 @@ mod tests {
         vec![PoolConfig {
             name: "shop".into(),
             backends: backends.iter().copied().map(Into::into).collect(),
-            health: HealthConfig::default(),
+            ..PoolConfig::default()
         }]
     }
 

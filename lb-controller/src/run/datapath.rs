@@ -1,6 +1,7 @@
 //! Attaching XDP and putting the workers' sockets in place.
 
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -15,13 +16,22 @@ use crate::failure::{ExitKind, Failure, OrExit};
 use crate::logging::LogLevel;
 use crate::reconcile::{Reconciler, WorkerSockets};
 
-/// Loads, attaches, writes the services and steers them to `listeners`. Tells where the maps came from, too.
-pub(super) fn open(
-    options: &Options,
-    config: &Arc<Config>,
-    listeners: &[Vec<TcpListener>],
-    lists: &CompiledLists,
-) -> Result<(Reconciler, MapsOrigin), Failure> {
+/// What the datapath is opened for.
+pub(super) struct Place<'a> {
+    pub(super) options: &'a Options,
+    pub(super) config: &'a Arc<Config>,
+    pub(super) listeners: &'a [Vec<TcpListener>],
+    pub(super) lists: &'a CompiledLists,
+}
+
+/// Loads, writes the services and steers them to the listeners; then opens what `last` says, and attaches. Tells where the
+/// maps came from, too. `handed_lock`: of a process that has let go of the maps.
+pub(super) fn open<T>(
+    place: Place<'_>,
+    handed_lock: Option<OwnedFd>,
+    last: impl FnOnce() -> Result<T, Failure>,
+) -> Result<(Reconciler, MapsOrigin, T), Failure> {
+    let Place { options, config, listeners, lists } = place;
     let sockets = listeners.iter().map(|of_one| WorkerSockets::of(of_one)).collect::<std::io::Result<_>>();
     let sockets = sockets.context("cannot duplicate the workers' sockets")?;
     let talkative = matches!(options.log_level, LogLevel::Debug | LogLevel::Trace);
@@ -31,16 +41,17 @@ pub(super) fn open(
         lock_folder: options.instance.runtime_dir(),
         log_level: if talkative { lb_datapath::LogLevel::Debug } else { lb_datapath::LogLevel::Off },
         nat_capacity: config.nat.capacity,
+        handed_lock: handed_lock.map(Arc::new),
         ..LoadOptions::default()
     })
     .map_err(load_failure)?;
     tell_of_cookies(config, &datapath.kernel_tcp());
     let is_fresh = datapath.is_fresh();
     let mut reconciler = Reconciler::new(datapath, config.clone(), sockets);
-    match fill_and_attach(&mut reconciler, lists) {
-        Ok(report) => {
+    match fill_and_attach(&mut reconciler, lists, last) {
+        Ok((report, opened)) => {
             tell_of(&report);
-            Ok((reconciler, report.maps))
+            Ok((reconciler, report.maps, opened))
         }
         Err(failure) => {
             // What an earlier run attached was serving before this start, and stays.
@@ -54,10 +65,15 @@ pub(super) fn open(
 }
 
 /// Lists, services and backends come first: no packet may be judged by maps that lack them.
-fn fill_and_attach(reconciler: &mut Reconciler, lists: &CompiledLists) -> Result<LoadReport, Failure> {
+fn fill_and_attach<T>(
+    reconciler: &mut Reconciler,
+    lists: &CompiledLists,
+    last: impl FnOnce() -> Result<T, Failure>,
+) -> Result<(LoadReport, T), Failure> {
     let filled = reconciler.replace_lists(lists).and_then(|()| reconciler.settle());
     filled.or_exit(ExitKind::Kernel)?;
-    reconciler.attach().map_err(load_failure)
+    let opened = last()?;
+    Ok((reconciler.attach().map_err(load_failure)?, opened))
 }
 
 fn load_failure(error: LoadError) -> Failure {

@@ -25,11 +25,11 @@ pub(super) async fn keep(
     config: &Config,
     route: &Route,
     memory: &Arc<BodyMemory>,
-    mut request: Inbound,
+    request: &mut Inbound,
     session: Option<&Session>,
-) -> Result<(Inbound, Option<Inbound>), Early> {
+) -> Result<Option<Box<Inbound>>, Early> {
     if !route.backend_step_up || session.is_none() || request.upgrade.is_some() {
-        return Ok((request, None));
+        return Ok(None);
     }
     let limit = config.step_up.park_limit_bytes as u64;
     let announced = match &request.body {
@@ -37,10 +37,9 @@ pub(super) async fn keep(
         _ => announced_bytes(&request.headers),
     };
     if let Some(bytes) = announced.filter(|bytes| *bytes <= limit) {
-        request.body = InboundBody::Whole(hold_body(memory, request.body, bytes, false).await?);
+        request.body = InboundBody::Whole(hold_body(memory, request.take_body(), bytes, false).await?);
     }
-    let copy = request.copy();
-    Ok((request, copy))
+    Ok(request.copy().map(Box::new))
 }
 
 /// What the backend's response asks for; `None`: nothing that is ours to meet.

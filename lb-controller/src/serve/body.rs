@@ -1,9 +1,10 @@
 //! Bodies in both directions, streamed frame by frame: a frame is asked for when the other side has taken the last.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
@@ -12,6 +13,10 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use crate::serve::access_log::Record;
 use crate::serve::guard::names;
+use crate::serve::http1::body::{Body1, BrokenBody};
+use crate::serve::http1::client::ExchangeError;
+use crate::serve::mirror::BodyCopy;
+use crate::serve::pause::Pause;
 use crate::serve::request::InboundBody;
 use crate::serve::stalled::Holder;
 use crate::serve::standing::Over;
@@ -59,16 +64,63 @@ impl Default for Source {
 /// A backend's response body, and the connection it arrives on.
 #[derive(Debug)]
 pub(crate) struct BackendBody {
-    incoming: Incoming,
-    /// `None`: the connection is driven elsewhere.
-    holder: Option<Rc<Holder>>,
+    holder: Rc<Holder>,
+    /// Bytes still to come, where that is known.
+    left_bytes: Option<u64>,
+    has_ended: bool,
+    pause: Pause,
+}
+
+/// The body of a request as it comes from its client.
+#[derive(Debug)]
+pub enum ClientBody {
+    Http1(Body1),
+    H2(Incoming),
+}
+
+/// Why the body of a request broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientBodyError {
+    #[error("{0}")]
+    Http1(#[from] BrokenBody),
+    #[error("{0}")]
+    H2(#[from] hyper::Error),
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = ClientBodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ClientBodyError>>> {
+        match self.get_mut() {
+            ClientBody::Http1(body) => Pin::new(body).poll_frame(context).map_err(ClientBodyError::from),
+            ClientBody::H2(body) => Pin::new(body).poll_frame(context).map_err(ClientBodyError::from),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            ClientBody::Http1(body) => body.is_end_stream(),
+            ClientBody::H2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            ClientBody::Http1(body) => body.size_hint(),
+            ClientBody::H2(body) => body.size_hint(),
+        }
+    }
 }
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     #[error("{0}")]
-    Broken(#[from] hyper::Error),
+    Broken(#[from] ExchangeError),
     #[error("the client stopped reading")]
     ClientStalled,
     #[error("{0}")]
@@ -76,9 +128,11 @@ pub enum BodyError {
 }
 
 impl ResponseBody {
-    pub(crate) fn from_backend(incoming: Incoming, exchange: Exchange) -> ResponseBody {
-        let body = BackendBody { incoming, holder: Some(Holder::new(exchange)) };
-        if body.incoming.is_end_stream() {
+    /// A backend's, which may make a `pause`.
+    pub(crate) fn from_backend(exchange: Exchange, pause: Pause) -> ResponseBody {
+        let (left_bytes, has_ended) = (exchange.left_bytes(), exchange.has_ended());
+        let body = BackendBody { holder: Holder::new(exchange), left_bytes, has_ended, pause };
+        if has_ended {
             body.finish();
         }
         ResponseBody { source: Source::Backend(body), record: None, ending: None }
@@ -92,6 +146,13 @@ impl ResponseBody {
     /// Ends the stream once `over` is done.
     pub(crate) fn end_when(&mut self, over: impl Future<Output = Over> + 'static, manner: Manner) {
         self.ending = Some(Ending { over: Box::pin(over), manner, is_over: false });
+    }
+
+    /// Moves the request's body on, while the client takes no more of the response: it may wait for that itself.
+    pub(crate) fn drive_request(&self, context: &mut Context<'_>) {
+        if let Source::Backend(body) = &self.source {
+            body.holder.drive(context);
+        }
     }
 
     /// The last frame, if the stream must end here.
@@ -157,61 +218,66 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Own(own) => own.is_end_stream(),
-            Source::Backend(body) => body.incoming.is_end_stream(),
+            Source::Backend(body) => body.has_ended,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Own(own) => own.size_hint(),
-            Source::Backend(body) => body.incoming.size_hint(),
+            Source::Backend(body) => body.left_bytes.map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }
 
 impl BackendBody {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(holder) = &self.holder {
-            holder.asked();
-            if holder.was_released() {
-                return Poll::Ready(Some(Err(BodyError::ClientStalled)));
+        self.holder.asked();
+        if self.holder.was_released() {
+            return Poll::Ready(Some(Err(BodyError::ClientStalled)));
+        }
+        // Nobody else polls the connection: it has no task of its own.
+        let frame = match self.holder.poll_frame(context) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                let holder = &self.holder;
+                Some(Err(ready!(
+                    self.pause.poll_over(|deadline, context| holder.poll_past(deadline, context), context)
+                )))
             }
-        }
-        let mut frame = Pin::new(&mut self.incoming).poll_frame(context);
-        if frame.is_pending()
-            && let Some(holder) = &self.holder
-        {
-            // Nobody else polls the connection: it has no task of its own.
-            holder.with(|exchange| exchange.drive(context));
-            frame = Pin::new(&mut self.incoming).poll_frame(context);
-        }
+        };
+        let Some(mut frame) = frame else {
+            self.has_ended = true;
+            self.finish();
+            return Poll::Ready(None);
+        };
+        self.pause.moved();
         match &mut frame {
-            Poll::Ready(None) => self.finish(),
-            Poll::Ready(Some(Err(error))) => {
-                if let Some(exchange) = self.holder.as_ref().and_then(|holder| holder.take()) {
+            Err(error) => {
+                if let Some(exchange) = self.holder.take() {
                     exchange.fail(error);
                 }
             }
-            Poll::Ready(Some(Ok(frame))) => self.gave(frame),
-            Poll::Pending => {}
+            Ok(frame) => self.gave(frame),
         }
-        frame.map_err(BodyError::from)
+        Poll::Ready(Some(frame.map_err(BodyError::from)))
     }
 
-    fn gave(&self, frame: &mut Frame<Bytes>) {
+    fn gave(&mut self, frame: &mut Frame<Bytes>) {
         if let Some(trailers) = frame.trailers_mut() {
             names::strip_response(trailers);
         }
-        if self.incoming.is_end_stream() {
+        (self.left_bytes, self.has_ended) = self.holder.state();
+        if self.has_ended {
             self.finish();
-        } else if let Some(holder) = &self.holder {
-            holder.gave();
+        } else {
+            self.holder.gave();
         }
     }
 
     /// The response is complete: its connection may serve another.
     fn finish(&self) {
-        if let Some(exchange) = self.holder.as_ref().and_then(|holder| holder.take()) {
+        if let Some(exchange) = self.holder.take() {
             exchange.finish();
         }
     }
@@ -221,7 +287,16 @@ impl BackendBody {
 #[derive(Debug)]
 pub(crate) enum RequestBody {
     Whole(Full<Bytes>),
-    Streaming { incoming: Incoming, progress: Rc<Progress> },
+    Streaming {
+        incoming: ClientBody,
+        progress: Rc<Progress>,
+        copy: Option<Rc<BodyCopy>>,
+    },
+    /// One that streams, of which these pieces have been taken before.
+    Anew {
+        pieces: VecDeque<Bytes>,
+        rest: Box<RequestBody>,
+    },
 }
 
 /// How a streamed request body is getting on; whoever waits for the response reads it.
@@ -257,14 +332,22 @@ impl Progress {
 
 impl RequestBody {
     /// The body to send, and how to follow it when it streams.
-    pub(crate) fn from_inbound(body: InboundBody) -> (RequestBody, Option<Rc<Progress>>) {
+    pub(crate) fn from_inbound(body: InboundBody, copy: Option<Rc<BodyCopy>>) -> (RequestBody, Option<Rc<Progress>>) {
         match body {
             InboundBody::Whole(bytes) => (RequestBody::Whole(Full::new(bytes)), None),
             InboundBody::Streaming(incoming) if incoming.is_end_stream() => (RequestBody::default(), None),
             InboundBody::Streaming(incoming) => {
                 let progress = Rc::new(Progress::default());
-                (RequestBody::Streaming { incoming, progress: progress.clone() }, Some(progress))
+                (RequestBody::Streaming { incoming, progress: progress.clone(), copy }, Some(progress))
             }
+        }
+    }
+
+    /// `body` as it was before these pieces were taken of it.
+    pub(crate) fn begun_anew(taken: Vec<Bytes>, body: RequestBody) -> RequestBody {
+        match taken.is_empty() {
+            true => body,
+            false => RequestBody::Anew { pieces: taken.into(), rest: Box::new(body) },
         }
     }
 
@@ -272,8 +355,25 @@ impl RequestBody {
     pub(crate) fn again(&self) -> Option<RequestBody> {
         match self {
             RequestBody::Whole(bytes) => Some(RequestBody::Whole(bytes.clone())),
-            RequestBody::Streaming { .. } => None,
+            RequestBody::Streaming { .. } | RequestBody::Anew { .. } => None,
         }
+    }
+}
+
+/// Lets a copy have what passes. Trailers, which are not sent on, end it too.
+fn follow(copy: &BodyCopy, frame: Option<&Result<Frame<Bytes>, ClientBodyError>>, is_last: bool) {
+    match frame {
+        Some(Ok(frame)) => match frame.data_ref() {
+            Some(piece) => copy.passed(piece),
+            None => copy.ended(),
+        },
+        // Broken off, so never whole.
+        Some(Err(_)) => return,
+        None => copy.ended(),
+    }
+    // Whoever sends it on may not ask again.
+    if is_last {
+        copy.ended();
     }
 }
 
@@ -285,20 +385,31 @@ impl Default for RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = ClientBodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ClientBodyError>>> {
         match self.get_mut() {
             RequestBody::Whole(bytes) => Pin::new(bytes).poll_frame(context).map_err(|never| match never {}),
-            RequestBody::Streaming { incoming, progress } => {
-                let frame = Pin::new(incoming).poll_frame(context);
+            RequestBody::Anew { pieces, rest } => match pieces.pop_front() {
+                Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+                None => Pin::new(&mut **rest).poll_frame(context),
+            },
+            RequestBody::Streaming { incoming, progress, copy } => {
+                let frame = Pin::new(&mut *incoming).poll_frame(context);
                 progress.waits_for_client.set(frame.is_pending());
                 progress.moved.set(progress.moved.get() || frame.is_ready());
+                if let (Some(copy), Poll::Ready(frame)) = (&*copy, &frame) {
+                    follow(copy, frame.as_ref(), incoming.is_end_stream());
+                }
                 match frame {
-                    // Trailers are headers that no guard has seen (RFC 9110 §6.5.1 lets us drop them).
+                    // Headers that no guard has seen: whoever sends them on looks at them first, or drops them as RFC 9110
+                    // §6.5.1 allows.
                     Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {
                         progress.ended.set(true);
-                        Poll::Ready(None)
+                        Poll::Ready(Some(Ok(frame)))
                     }
                     Poll::Ready(None) => {
                         progress.ended.set(true);
@@ -317,7 +428,8 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::Whole(bytes) => bytes.is_end_stream(),
-            RequestBody::Streaming { incoming, progress } => {
+            RequestBody::Anew { pieces, rest } => pieces.is_empty() && rest.is_end_stream(),
+            RequestBody::Streaming { incoming, progress, .. } => {
                 let ended = incoming.is_end_stream();
                 progress.ended.set(progress.ended.get() || ended);
                 ended
@@ -329,14 +441,12 @@ impl Body for RequestBody {
         match self {
             RequestBody::Whole(bytes) => bytes.size_hint(),
             RequestBody::Streaming { incoming, .. } => incoming.size_hint(),
+            RequestBody::Anew { pieces, rest } => {
+                let taken: usize = pieces.iter().map(Bytes::len).sum();
+                let exact = rest.size_hint().exact();
+                exact.map_or_else(SizeHint::default, |left| SizeHint::with_exact(left + taken as u64))
+            }
         }
-    }
-}
-
-impl From<Incoming> for ResponseBody {
-    /// A backend's stream whose connection is driven elsewhere.
-    fn from(incoming: Incoming) -> ResponseBody {
-        ResponseBody { source: Source::Backend(BackendBody { incoming, holder: None }), record: None, ending: None }
     }
 }
 

@@ -94,9 +94,9 @@ impl Judged<'_> {
     }
 
     /// The request, to tell of it once it has gone on, if something was proved for it and no other.
-    pub(super) fn proved_for(&self, request: &Inbound) -> Option<Inbound> {
+    pub(super) fn proved_for(&self, request: &Inbound) -> Option<Box<Inbound>> {
         let is_proved_for = !self.who.proved_for_this_request.is_empty();
-        is_proved_for.then(|| request.copy()).flatten()
+        is_proved_for.then(|| request.copy()).flatten().map(Box::new)
     }
 
     /// Writes down what the backend answered to such a request.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use lb_policy::{
     BodyError, BodyFacts, ClientFacts, Facts, HeaderLookup, Level, NO_PARAMETERS, ProvableFactors, ProvedFactor,
     QueryParameters, RequestFacts, RouteFacts, RuleSet, UnixSeconds,
@@ -14,6 +13,7 @@ use lb_policy::{
 
 use crate::config::Config;
 use crate::edge::Edge;
+use crate::serve::body::ClientBody;
 use crate::serve::body_memory::BodyMemory;
 use crate::serve::client_certificate::ClientCertificate;
 use crate::serve::request::{Inbound, InboundBody};
@@ -29,22 +29,22 @@ const BODY_WITHIN: Duration = Duration::from_secs(30);
 pub async fn read_body(
     rules: &RuleSet,
     memory: &Arc<BodyMemory>,
-    mut request: Inbound,
+    request: &mut Inbound,
     session: Option<&Session>,
-) -> Result<(Inbound, BodyFacts), Early> {
-    let Some(needs) = rules.body_needs(&request_facts(&request, &NO_PARAMETERS)) else {
-        return Ok((request, BodyFacts::default()));
+) -> Result<BodyFacts, Early> {
+    let Some(needs) = rules.body_needs(&request_facts(request, &NO_PARAMETERS)) else {
+        return Ok(BodyFacts::default());
     };
     let headers = &request.headers;
     let length = announced_bytes(headers);
     // Before the first byte is asked for: a client that waits for 100 Continue is told no without sending its body.
     needs.check_headers(content_type(headers), content_encoding(headers), length).map_err(unfit)?;
     let max_bytes = length.unwrap_or(needs.max_bytes).min(needs.max_bytes);
-    let bytes = hold_body(memory, request.body, max_bytes, session.is_none()).await?;
+    let bytes = hold_body(memory, request.take_body(), max_bytes, session.is_none()).await?;
     let mut facts = needs.read(content_type(&request.headers), &bytes).map_err(unfit)?;
     request.body = InboundBody::Whole(bytes);
     needs.read_query(request.raw_query(), &mut facts).map_err(unfit)?;
-    Ok((request, facts))
+    Ok(facts)
 }
 
 fn unfit(error: BodyError) -> Early {
@@ -65,7 +65,7 @@ pub(super) async fn hold_body(
     };
     let most = usize::try_from(max_bytes).unwrap_or(usize::MAX);
     let place = memory.reserve(most, is_strangers).ok_or(Refusal::TooManyBodies)?;
-    Ok(place.hold(read_whole(incoming, max_bytes).await?))
+    Ok(place.hold(Box::pin(read_whole(incoming, max_bytes)).await?))
 }
 
 /// The length the client gave; the guard lets only well-formed ones through.
@@ -74,7 +74,7 @@ pub(super) fn announced_bytes(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// The whole body, or a refusal: never a prefix of it.
-async fn read_whole(incoming: Incoming, max_bytes: u64) -> Result<Bytes, Early> {
+async fn read_whole(incoming: ClientBody, max_bytes: u64) -> Result<Bytes, Early> {
     let limited = Limited::new(incoming, usize::try_from(max_bytes).unwrap_or(usize::MAX));
     match tokio::time::timeout(BODY_WITHIN, limited.collect()).await {
         Err(_) => Err(Refusal::ClientTooSlow.into()),

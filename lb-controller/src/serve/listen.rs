@@ -1,8 +1,9 @@
 //! Listening sockets: one set a worker, so that workers never contend for an accept queue.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 /// Connections that may wait to be accepted. The kernel takes the smaller of this and `net.core.somaxconn`.
 const BACKLOG: i32 = 4_096;
@@ -42,6 +43,26 @@ pub fn steered(workers: usize) -> Result<Vec<Vec<TcpListener>>, ListenError> {
     (0..workers).map(|_| of_one_worker()).collect()
 }
 
+/// Likewise on two addresses, if there is a second one.
+pub fn direct_all(
+    address: SocketAddr,
+    second: Option<SocketAddr>,
+    workers: usize,
+) -> Result<Vec<Vec<TcpListener>>, ListenError> {
+    let mut sets = direct(address, workers)?;
+    if let Some(second) = second {
+        for (set, more) in sets.iter_mut().zip(direct(second, workers)?) {
+            set.extend(more);
+        }
+    }
+    Ok(sets)
+}
+
+/// More such sockets on an address that this edge has already, of sockets that it was handed.
+pub fn more_direct(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, ListenError> {
+    (0..workers).map(|_| listen(address, true)).collect()
+}
+
 /// For each worker one socket on `address` itself, among which the kernel spreads connections (L7 alone, without XDP).
 /// With port 0, all workers share the port that the kernel chose for the first.
 pub fn direct(address: SocketAddr, workers: usize) -> Result<Vec<Vec<TcpListener>>, ListenError> {
@@ -79,22 +100,24 @@ fn open(address: SocketAddr, shared: bool) -> std::io::Result<TcpListener> {
         // `[::]` must not also take the IPv4 port, which another listener may want.
         socket.set_only_v6(true)?;
     }
+    // Before anybody can connect.
+    prepare(SockRef::from(&socket))?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
 
-/// Makes an accepted connection send at once, and end when its other end has silently gone: after 60 s without a byte
-/// the kernel asks, and gives up 60 s later. Idle tunnels have no timeout but this.
-pub(crate) fn prepare(stream: &tokio::net::TcpStream) -> std::io::Result<()> {
-    use std::time::Duration;
-    stream.set_nodelay(true)?;
-    let keepalive = socket2::TcpKeepalive::new()
-        .with_time(Duration::from_secs(60))
-        .with_interval(Duration::from_secs(15))
-        .with_retries(4);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+/// Makes the connections of a listening socket send at once, and end when their other end has silently gone: after 60 s
+/// without a byte the kernel asks, and gives up 60 s later. Idle tunnels have no timeout but this. On Linux a connection is
+/// born with what its listener has, which spares each of them five system calls.
+///
+/// For sockets that another process made; ours are made so.
+pub(super) fn prepare(listener: SockRef<'_>) -> std::io::Result<()> {
+    listener.set_tcp_nodelay(true)?;
+    let keepalive =
+        TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);
+    listener.set_tcp_keepalive(&keepalive)
 }
 
 #[cfg(test)]
@@ -108,6 +131,17 @@ mod tests {
             listeners.iter().flatten().map(|listener| listener.local_addr().unwrap().port()).collect();
         assert_eq!(ports.len(), 3);
         assert!(ports.iter().all(|&port| port == ports[0]));
+    }
+
+    #[test]
+    fn connections_are_born_with_what_their_listener_has() {
+        let listener = direct("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0).remove(0);
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let accepted = SockRef::from(&accepted);
+        assert!(accepted.tcp_nodelay().unwrap() && accepted.keepalive().unwrap());
+        assert_eq!(accepted.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The head of a request as the backend receives it.
 
-use std::fmt::Write;
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Uri, request};
 
+use crate::serve::digits::push_ip;
 use crate::serve::guard::names::OWN_COOKIES;
 use crate::serve::request::{Inbound, InboundBody};
 use crate::serve::respond::Refusal;
@@ -18,7 +19,7 @@ const ASSERTION: HeaderName = HeaderName::from_static("lb-assertion");
 /// Splits a request into the head for the backend and the body. The guard has removed every header of these names
 /// that the client sent, so what stands here is ours alone.
 pub(super) fn split(
-    request: Inbound,
+    request: Box<Inbound>,
     assertion: Option<HeaderValue>,
 ) -> Result<(request::Parts, InboundBody), Refusal> {
     const NO_TARGET: Refusal = Refusal::Malformed("The request target is none.");
@@ -30,13 +31,13 @@ pub(super) fn split(
     let headers = &mut head.headers;
     let authority =
         HeaderValue::try_from(&request.authority).map_err(|_| Refusal::Malformed("Host is no host name."))?;
-    // hyper frames the body anew; a length of the client's beside it could contradict that.
+    // The body is framed anew; a length of the client's beside it could contradict that.
     headers.remove(header::CONTENT_LENGTH);
     headers.insert(FORWARDED_FOR, address_value(request.client.address));
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
     headers.insert(FORWARDED_HOST, authority.clone());
     headers.insert(header::FORWARDED, forwarded(request.client.address, &request.authority)?);
-    headers.insert(header::HOST, authority);
+    headers.insert(header::HOST, request.onward.host.unwrap_or(authority));
     if let Some(assertion) = assertion {
         headers.insert(ASSERTION, assertion);
     }
@@ -53,19 +54,21 @@ pub(super) fn ask_for_upgrade(headers: &mut HeaderMap, protocol: &str) -> Result
 }
 
 fn address_value(address: IpAddr) -> HeaderValue {
-    HeaderValue::try_from(address.to_string()).expect("addresses are written in ASCII")
+    let mut text = Vec::with_capacity(16);
+    push_ip(&mut text, address);
+    HeaderValue::from_maybe_shared(Bytes::from(text)).expect("addresses are written in ASCII")
 }
 
 /// `Forwarded` of RFC 7239: an IPv6 address and a host with a port must be quoted.
 fn forwarded(client: IpAddr, authority: &str) -> Result<HeaderValue, Refusal> {
-    let mut value = String::with_capacity(64);
-    // Writing to a String cannot fail.
-    let _ = match client {
-        IpAddr::V4(address) => write!(value, "for={address}"),
-        IpAddr::V6(address) => write!(value, "for=\"[{address}]\""),
-    };
-    let _ = write!(value, ";host=\"{authority}\";proto=https");
-    HeaderValue::try_from(value).map_err(|_| Refusal::Malformed("Host is no host name."))
+    let mut value = Vec::with_capacity(40 + authority.len());
+    let (before, after) = if client.is_ipv6() { ("for=\"[", "]\"") } else { ("for=", "") };
+    value.extend_from_slice(before.as_bytes());
+    push_ip(&mut value, client);
+    for text in [after, ";host=\"", authority, "\";proto=https"] {
+        value.extend_from_slice(text.as_bytes());
+    }
+    HeaderValue::from_maybe_shared(Bytes::from(value)).map_err(|_| Refusal::Malformed("Host is no host name."))
 }
 
 /// Removes our own cookies, which are no backend's business, and joins what h2 clients split (RFC 9113 §8.2.3), since

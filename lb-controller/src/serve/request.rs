@@ -1,23 +1,33 @@
 //! A request that passed the framing guard. It is parsed once: what the rules judge is what the backend receives.
 
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Method};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
 
 use crate::config::PagesConfig;
+use crate::proxy_protocol::Ends;
 use crate::serve::access_log::RequestId;
+use crate::serve::body::ClientBody;
 use crate::serve::client_certificate::ClientCertificate;
+use crate::serve::http1::Tunnel;
+use crate::serve::http1::body::Interim;
+use crate::serve::mirror::BodyCopy;
 use crate::serve::tls::TlsClass;
 use crate::texts::Texts;
 
 /// The other end of one connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// The TCP peer.
+    /// The TCP peer, or whom it speaks for in a PROXY header.
     pub address: SocketAddr,
+    /// The TCP peer speaks for others: what comes over this connection must write nothing to XDP.
+    pub is_proxied: bool,
     /// The VIP and port that the client connected to.
     pub local: SocketAddr,
     /// Server name of the TLS handshake, lower-case.
@@ -48,14 +58,47 @@ pub struct Inbound {
     pub headers: HeaderMap,
     pub body: InboundBody,
     pub client: Client,
+    /// Of its client's connection, for backends that are told; `None`: nobody's.
+    pub ends: Option<Ends>,
     /// Of the connection.
     pub certificate: Option<Arc<ClientCertificate>>,
     /// Of the connection.
     pub tls_class: Option<TlsClass>,
     /// How pages that answer it look, and in which languages they can speak.
     pub pages: Arc<PagesConfig>,
-    /// Present when the client asked for an upgrade (WebSocket): hyper's handle and the protocol's name.
-    pub upgrade: Option<(hyper::upgrade::OnUpgrade, String)>,
+    /// Present when the client asked for an upgrade (WebSocket): its connection once it has one, and the protocol's name.
+    pub upgrade: Option<(ClientTunnel, String)>,
+    pub onward: Onward,
+}
+
+/// The client's side of a tunnel, once a response has agreed to one.
+#[derive(Debug)]
+pub enum ClientTunnel {
+    /// The whole connection.
+    Http1(oneshot::Receiver<Tunnel>),
+    /// A stream of it (RFC 8441).
+    H2(OnUpgrade),
+}
+
+impl ClientTunnel {
+    /// It comes once the response has been written.
+    pub(crate) async fn opened(self) -> Result<Tunnel, Box<dyn std::error::Error>> {
+        Ok(match self {
+            ClientTunnel::Http1(tunnel) => tunnel.await?,
+            ClientTunnel::H2(upgrade) => Tunnel { stream: Box::new(TokioIo::new(upgrade.await?)), early: Bytes::new() },
+        })
+    }
+}
+
+/// What its route has otherwise for its backend.
+#[derive(Debug, Default)]
+pub struct Onward {
+    /// `Host`; `None`: the authority.
+    pub host: Option<HeaderValue>,
+    /// Copies the body while it passes.
+    pub(crate) body_copy: Option<Rc<BodyCopy>>,
+    /// For what its backend says before the response; `None`: the client takes nothing of the kind.
+    pub(crate) interim: Option<Interim>,
 }
 
 /// Who sent it, as far as it can be known.
@@ -71,7 +114,7 @@ pub struct Client {
 #[derive(Debug)]
 pub enum InboundBody {
     /// Not read yet.
-    Streaming(Incoming),
+    Streaming(ClientBody),
     /// Read whole, because a rule looks into it or it was parked. Exactly these bytes are forwarded.
     Whole(Bytes),
 }
@@ -95,11 +138,18 @@ impl Inbound {
             headers: self.headers.clone(),
             body: InboundBody::Whole(Bytes::new()),
             client: self.client,
+            ends: self.ends,
             certificate: self.certificate.clone(),
             tls_class: self.tls_class,
             pages: self.pages.clone(),
             upgrade: None,
+            onward: Onward::default(),
         }
+    }
+
+    /// The body, to be read by somebody else; none is left.
+    pub fn take_body(&mut self) -> InboundBody {
+        std::mem::replace(&mut self.body, InboundBody::Whole(Bytes::new()))
     }
 
     /// The texts in the language that its sender reads best.

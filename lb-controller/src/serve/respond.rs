@@ -1,11 +1,13 @@
 //! Responses that the gateway makes itself, and the reasons for which it refuses a request.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 
 use crate::serve::access_log::RequestId;
 use crate::serve::body::ResponseBody;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("lb-request-id");
 
 /// A response of the gateway's own, whole in memory.
 pub type OwnResponse = Response<Full<Bytes>>;
@@ -31,10 +33,18 @@ pub fn problem(status: StatusCode, problem: &str, title: &str, detail: &str) -> 
 pub enum Refusal {
     /// Two readers could take the request for two different ones, or it is no request at all; the text says how.
     Malformed(&'static str),
+    /// Neither HTTP/1.0 nor HTTP/1.1, and not h2.
+    UnknownVersion,
+    /// Too many headers, or too long ones.
+    HeadTooLarge,
+    /// The client stopped sending its headers.
+    HeadTooSlow,
     /// Path and query are longer than is kept in memory for a challenge.
     TargetTooLong,
     /// A method that nothing here judges.
     MethodNotAllowed,
+    /// It names another method than it has, in a header or its query.
+    MethodOverride,
     /// No route leads anywhere; also every unknown path under the reserved prefix.
     NotFound,
     /// The client stopped sending its body.
@@ -49,8 +59,14 @@ pub enum Refusal {
     Misdirected,
     /// The backend could not be reached, or broke off before its response.
     BackendFailed,
+    /// The backend did not prove that it is the one that is meant, so nothing was sent to it.
+    BackendUntrusted,
     /// No backend of the pool is healthy.
     NoBackend,
+    /// The pool's backends, or the route, have as many requests as they may have.
+    Overloaded,
+    /// This worker has more to do than it can, and others come first.
+    Shed,
     /// The memory for bodies that rules look into is full.
     TooManyBodies,
     /// This worker holds as many upgraded connections as it may.
@@ -82,9 +98,27 @@ impl From<OwnResponse> for Early {
 
 /// Names the request in its answer, so that whoever was refused can say which request it was.
 pub fn name(response: &mut Response<ResponseBody>, id: RequestId) {
-    if let Ok(id) = HeaderValue::try_from(id.to_string()) {
-        response.headers_mut().insert("lb-request-id", id);
+    let mut text = Vec::with_capacity(40);
+    id.write_to(&mut text);
+    if let Ok(id) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
+        response.headers_mut().insert(REQUEST_ID, id);
     }
+}
+
+/// The same request once more, on another connection: this process has a successor, which alone may write down what is
+/// proved and what ends. A 307 keeps method and body (RFC 9110 §15.4.8), and leads nowhere but here.
+pub fn ask_successor(authority: &str, target: &str) -> OwnResponse {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    match HeaderValue::try_from(format!("https://{authority}{target}")) {
+        Ok(location) => drop(response.headers_mut().insert(header::LOCATION, location)),
+        Err(_) => *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE,
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("0"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// Lets a backend's response carry a session's cookie. No cache may keep it then, whatever the backend says of it: a
@@ -116,7 +150,13 @@ impl Refusal {
     pub fn closes_connection(self) -> bool {
         matches!(
             self,
-            Refusal::Malformed(_) | Refusal::ClientTooSlow | Refusal::BodyTooLarge | Refusal::ExpectationFailed
+            Refusal::Malformed(_)
+                | Refusal::UnknownVersion
+                | Refusal::HeadTooLarge
+                | Refusal::HeadTooSlow
+                | Refusal::ClientTooSlow
+                | Refusal::BodyTooLarge
+                | Refusal::ExpectationFailed
         )
     }
 
@@ -132,6 +172,13 @@ impl Refusal {
             Refusal::NoBackend | Refusal::TooManyTunnels | Refusal::TooManyBodies => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
             }
+            Refusal::Overloaded => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            // As long as it takes until nobody is shed any more, where the load is gone.
+            Refusal::Shed => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+            }
             _ => {}
         }
         if self.closes_connection() {
@@ -144,6 +191,24 @@ impl Refusal {
         let shape = |status, problem, title, detail| Shape { status, problem, title, detail };
         match self {
             Refusal::Malformed(detail) => shape(StatusCode::BAD_REQUEST, "malformed", "Malformed request", detail),
+            Refusal::UnknownVersion => shape(
+                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                "version",
+                "HTTP version not supported",
+                "HTTP/1.0, HTTP/1.1 and h2 are spoken here.",
+            ),
+            Refusal::HeadTooLarge => shape(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "head-too-large",
+                "Request header fields too large",
+                "The request line and headers exceed 64 KiB, or there are more than 100 headers.",
+            ),
+            Refusal::HeadTooSlow => shape(
+                StatusCode::REQUEST_TIMEOUT,
+                "request-timeout",
+                "Request timeout",
+                "The request's headers stopped arriving.",
+            ),
             Refusal::TargetTooLong => {
                 shape(StatusCode::URI_TOO_LONG, "target-too-long", "Target too long", "Path and query exceed 8 KiB.")
             }
@@ -152,6 +217,12 @@ impl Refusal {
                 "method",
                 "Method not allowed",
                 "The method is unknown here. Methods are case-sensitive; see the Allow header.",
+            ),
+            Refusal::MethodOverride => shape(
+                StatusCode::BAD_REQUEST,
+                "method-override",
+                "Method override refused",
+                "A header or `_method` in the query names another method than the request has; send that method itself.",
             ),
             Refusal::NotFound => shape(StatusCode::NOT_FOUND, "not-found", "Not found", "Nothing is served here."),
             Refusal::ClientTooSlow => shape(
@@ -184,31 +255,46 @@ impl Refusal {
                 "Misdirected request",
                 "The TLS connection was opened for another host; open a new one for this host.",
             ),
+            Refusal::BackendFailed
+            | Refusal::BackendUntrusted
+            | Refusal::NoBackend
+            | Refusal::Overloaded
+            | Refusal::Shed
+            | Refusal::TooManyBodies
+            | Refusal::TooManyTunnels
+            | Refusal::BackendTooSlow => self.shape_of_ours(),
+        }
+    }
+
+    /// Of what is no fault of the client's.
+    fn shape_of_ours(self) -> Shape {
+        let shape = |status, problem, title, detail| Shape { status, problem, title, detail };
+        let unavailable =
+            |problem, detail| shape(StatusCode::SERVICE_UNAVAILABLE, problem, "Service unavailable", detail);
+        match self {
             Refusal::BackendFailed => shape(
                 StatusCode::BAD_GATEWAY,
                 "backend-failed",
                 "Bad gateway",
                 "The backend broke off before answering.",
             ),
-            Refusal::NoBackend => shape(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "no-backend",
-                "Service unavailable",
-                "No backend can take the request at the moment.",
+            Refusal::BackendUntrusted => shape(
+                StatusCode::BAD_GATEWAY,
+                "backend-untrusted",
+                "Bad gateway",
+                "The backend did not prove that it is the one that is meant; nothing was sent to it.",
             ),
-            Refusal::TooManyBodies => shape(
-                StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::NoBackend => unavailable("no-backend", "No backend can take the request at the moment."),
+            Refusal::Overloaded => {
+                unavailable("overloaded", "As many requests as may be are under way; try again shortly.")
+            }
+            Refusal::Shed => unavailable("edge-overloaded", "More is asked than can be answered; try again shortly."),
+            Refusal::TooManyBodies => unavailable(
                 "too-many-bodies",
-                "Service unavailable",
                 "Too many request bodies are being looked into; try again in a few seconds.",
             ),
-            Refusal::TooManyTunnels => shape(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "too-many-tunnels",
-                "Service unavailable",
-                "Too many upgraded connections are open.",
-            ),
-            Refusal::BackendTooSlow => shape(
+            Refusal::TooManyTunnels => unavailable("too-many-tunnels", "Too many upgraded connections are open."),
+            _ => shape(
                 StatusCode::GATEWAY_TIMEOUT,
                 "backend-timeout",
                 "Gateway timeout",

@@ -28,7 +28,9 @@ impl StallTimer {
             return write;
         }
         match self.0.get_or_insert_with(|| Box::pin(sleep(PATIENCE))).as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client stopped reading"))),
+            Poll::Ready(()) => {
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the other end stopped reading")))
+            }
             Poll::Pending => Poll::Pending,
         }
     }

@@ -6,8 +6,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use hyper::body::Frame;
+
+use crate::serve::http1::client::ExchangeError;
 use crate::serve::upstream::Exchange;
 
 /// For a client to ask for more after it was given a frame.
@@ -39,10 +44,34 @@ impl Holder {
         })
     }
 
-    /// Lets `act` use the exchange, if it is still there.
-    pub(crate) fn with(&self, act: impl FnOnce(&mut Exchange)) {
+    /// The next part of the response, which has ended if the exchange is gone.
+    pub(crate) fn poll_frame(&self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ExchangeError>>> {
+        match &mut *self.exchange.borrow_mut() {
+            Some(exchange) => exchange.poll_frame(context),
+            None => Poll::Ready(None),
+        }
+    }
+
+    /// Ready once `deadline` has passed.
+    pub(crate) fn poll_past(&self, deadline: tokio::time::Instant, context: &mut Context<'_>) -> Poll<()> {
+        match &mut *self.exchange.borrow_mut() {
+            Some(exchange) => exchange.poll_past(deadline, context),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Moves the request's body on.
+    pub(crate) fn drive(&self, context: &mut Context<'_>) {
         if let Some(exchange) = &mut *self.exchange.borrow_mut() {
-            act(exchange);
+            exchange.drive(context);
+        }
+    }
+
+    /// Bytes still to come, where that is known, and whether none will.
+    pub(crate) fn state(&self) -> (Option<u64>, bool) {
+        match &*self.exchange.borrow() {
+            Some(exchange) => (exchange.left_bytes(), exchange.has_ended()),
+            None => (Some(0), true),
         }
     }
 
@@ -102,6 +131,8 @@ mod tests {
     use crate::config::{HealthConfig, HealthKind, PoolConfig};
     use crate::pool::{InFlight, Pools};
     use crate::serve::body::{BodyError, RequestBody, ResponseBody};
+    use crate::serve::pause::Pause;
+    use crate::serve::preface::Preface;
     use crate::serve::upstream;
 
     /// A backend that writes the beginning of a response; the receiver hears of the connection's end.
@@ -123,14 +154,18 @@ mod tests {
     async fn response_of(address: std::net::SocketAddr) -> ResponseBody {
         let seconds = Duration::from_secs;
         let health =
-            HealthConfig { kind: HealthKind::Tcp, interval: seconds(1), timeout: seconds(1), rise: 1, fall: 1 };
-        let config = PoolConfig { name: "web".into(), backends: vec![address.into()], health };
+            HealthConfig { kind: HealthKind::Tcp, interval: seconds(1), rise: 1, fall: 1, ..HealthConfig::default() };
+        let config = PoolConfig { name: "web".into(), backends: vec![address.into()], health, ..PoolConfig::default() };
         let pools = Pools::build(&[config], None);
-        let in_flight = InFlight::begin(&pools.get("web").unwrap().backends()[0]);
-        let mut connection = upstream::connect(address, seconds(3)).await.unwrap();
-        let request = Request::get("/").header("host", "a").body(RequestBody::default()).unwrap();
-        let incoming = connection.send(request).await.map_err(|error| error.into_error()).unwrap().into_body();
-        ResponseBody::from_backend(incoming, Exchange { connection, in_flight, progress: None })
+        let pool = pools.get("web").unwrap();
+        let in_flight = InFlight::begin(&pool.backends()[0]);
+        let preface = Preface::default();
+        let connecting = upstream::connect(&pool.dial, in_flight.backend(), seconds(3), &preface);
+        let mut connection = connecting.await.unwrap();
+        let (head, ()) = Request::get("/").header("host", "a").body(()).unwrap().into_parts();
+        connection.begin(&head, RequestBody::default());
+        std::future::poll_fn(|context| connection.poll_response(None, context)).await.unwrap();
+        ResponseBody::from_backend(Exchange { connection, in_flight }, Pause::new(PATIENCE, None))
     }
 
     #[test]

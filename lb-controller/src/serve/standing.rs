@@ -110,13 +110,13 @@ impl Standing {
         max_age: Option<Duration>,
         session: Option<&Session>,
         judged: Option<Judged>,
-    ) -> Standing {
+    ) -> Box<Standing> {
         let (edge, session, judged) = (edge.clone(), session.cloned(), judged.map(Box::new));
-        Standing { edge, begun: Instant::now(), max_age, session, judged }
+        Box::new(Standing { edge, begun: Instant::now(), max_age, session, judged })
     }
 
     /// Waits until the stream must end.
-    pub(super) async fn over(mut self) -> Over {
+    pub(super) async fn over(mut self: Box<Self>) -> Over {
         loop {
             let age_left = self.max_age.map(|age| age.saturating_sub(self.begun.elapsed()));
             tokio::time::sleep(age_left.unwrap_or(LOOK_AGAIN_AFTER).min(LOOK_AGAIN_AFTER)).await;

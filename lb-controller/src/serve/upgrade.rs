@@ -3,31 +3,42 @@
 mod frames;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzzing;
+mod key;
 mod relay;
 
 use std::cell::Cell;
-use std::future::Future;
-use std::rc::Rc;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use http::{HeaderValue, Request, Response, StatusCode, header, request};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use http::{HeaderValue, Response, StatusCode, header, request};
 
-use crate::pool::{Backend, InFlight, Pool};
+use crate::pool::Backend;
 use crate::serve::access_log::Record;
-use crate::serve::body::{RequestBody, ResponseBody};
+use crate::serve::body::ResponseBody;
+use crate::serve::http1::Tunnel;
+use crate::serve::pause::Pause;
+use crate::serve::request::ClientTunnel;
 use crate::serve::respond::Refusal;
 use crate::serve::standing::Over;
+use crate::serve::target::Target;
+use crate::serve::tries::Tries;
+use crate::serve::upstream::Exchange;
 use crate::serve::{forward, outgoing, upstream};
+use crate::traces::TryEnd;
+use key::Keys;
 
 /// Tunnels of one worker. Each holds two sockets and two buffers for as long as both ends like.
 const MAX_TUNNELS_PER_WORKER: usize = 10_000;
 
 thread_local!(static OPEN_TUNNELS: Cell<usize> = const { Cell::new(0) });
+
+static OF_ALL_WORKERS: AtomicUsize = AtomicUsize::new(0);
+
+/// Tunnels of all workers of this process.
+pub(super) fn all_open_tunnels() -> usize {
+    OF_ALL_WORKERS.load(Ordering::Relaxed)
+}
 
 /// Tunnels of this worker. They outlive the HTTP connection they began on.
 pub(crate) fn open_tunnels() -> usize {
@@ -43,6 +54,7 @@ impl Place {
             return Err(Refusal::TooManyTunnels);
         }
         OPEN_TUNNELS.set(OPEN_TUNNELS.get() + 1);
+        OF_ALL_WORKERS.fetch_add(1, Ordering::Relaxed);
         Ok(Place(()))
     }
 }
@@ -50,51 +62,84 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         OPEN_TUNNELS.set(OPEN_TUNNELS.get() - 1);
+        OF_ALL_WORKERS.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Asks a backend for the upgrade, on a connection of its own. Anything but its 101 is an ordinary response.
+/// Asks a backend for the WebSocket: by an upgrade on a connection of its own over HTTP/1.1, by extended CONNECT over HTTP/2,
+/// whichever of the two the client used. Any answer but yes is an ordinary response.
 pub(super) async fn forward(
-    pool: &Pool,
+    target: &Target<'_>,
     mut head: request::Parts,
-    (client_side, protocol): (OnUpgrade, String),
+    (client_side, protocol): (ClientTunnel, String),
     over: impl Future<Output = Over> + 'static,
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let place = Place::take()?;
-    outgoing::ask_for_upgrade(&mut head.headers, &protocol)?;
-    let connect = async |backend: &Backend| upstream::connect_stream(backend.address, pool.timeouts.connect).await;
-    let (stream, backend) = forward::try_backends(pool, &mut Vec::new(), connect).await?;
-    record.set_backend(backend.address);
-    let message = Request::from_parts(head, RequestBody::default());
-    // Shared by the connection and the tunnel, of which the longer one counts.
-    let in_flight = Rc::new(InFlight::begin(&backend));
-    let exchange = ask(stream, message, in_flight.clone());
-    let response = tokio::time::timeout(pool.timeouts.response, exchange).await;
-    let mut response = match response {
-        Ok(Ok(response)) => response,
-        Ok(Err(error)) => return Err(failed(&backend, format!("no response: {error}"), Refusal::BackendFailed)),
+    let timeouts = target.timeouts;
+    let connect = async |backend: &Arc<Backend>| {
+        let (dial, timeout) = (&target.pool.dial, timeouts.connect);
+        upstream::connect_for_websocket(dial, backend, timeout, &target.preface).await
+    };
+    let mut tries = Tries::new(target);
+    let since = record.mark();
+    let opened = forward::try_backends(&mut tries, connect).await;
+    record.not_connected(since, &tries.take_not_connected());
+    let (mut connection, mut in_flight) = opened.inspect_err(|_| tries.tell(record))?;
+    let backend = in_flight.backend().clone();
+    record.begin_try(backend.address, &mut head.headers);
+    in_flight.sent();
+    target.hand_over(&mut in_flight);
+    let keys = Keys::of(&mut head.headers, connection.is_h2());
+    if !connection.is_h2() {
+        outgoing::ask_for_upgrade(&mut head.headers, &protocol)?;
+    }
+    connection.begin_websocket(&head);
+    let answer = poll_fn(|context| connection.poll_response(None, context));
+    let mut response = match tokio::time::timeout(timeouts.response, answer).await {
+        Ok(Ok(response)) => {
+            record.end_try(&target.pool.name, TryEnd::Answered(response.status()));
+            response
+        }
+        Ok(Err(error)) => {
+            record.end_try(&target.pool.name, TryEnd::Failed("reset"));
+            return Err(failed(&backend, format!("no response: {error}"), Refusal::BackendFailed));
+        }
         Err(_) => {
-            let what = format!("no response within {:?}", pool.timeouts.response);
+            record.end_try(&target.pool.name, TryEnd::Failed("timeout"));
+            let what = format!("no response within {:?}", timeouts.response);
             return Err(failed(&backend, what, Refusal::BackendTooSlow));
         }
     };
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        forward::clean(&mut response);
-        return Ok(response.map(ResponseBody::from));
+    target.stick(&mut response, &backend);
+    let is_agreed = match connection.is_h2() {
+        true => response.status().is_success(),
+        false => response.status() == StatusCode::SWITCHING_PROTOCOLS,
+    };
+    if !is_agreed {
+        let pause = Pause::new(timeouts.response_body, None);
+        return Ok(forward::respond(response, Exchange { connection, in_flight }, pause));
     }
-    if !switches_to(&response, &protocol) {
+    let is_understood = switches_to(&response, &protocol) && keys.are_answered(response.headers());
+    if !connection.is_h2() && !is_understood {
         let what = "switched to another protocol than asked for".to_owned();
         return Err(failed(&backend, what, Refusal::BackendFailed));
     }
-    let backend_side = hyper::upgrade::on(&mut response);
+    let (backend_side, connection_place) = connection.into_tunnel().ok_or(Refusal::BackendFailed)?;
+    let is_stream = matches!(client_side, ClientTunnel::H2(_));
     tokio::task::spawn_local(async move {
         tunnel(client_side, backend_side, over).await;
-        drop((place, in_flight));
+        drop((place, in_flight, connection_place));
     });
-    let mut response = response.map(|_| ResponseBody::default());
+    let mut response = response.map(|()| ResponseBody::default());
     forward::clean(&mut response);
-    outgoing::ask_for_upgrade(response.headers_mut(), &protocol)?;
+    keys.answer(response.headers_mut());
+    if is_stream {
+        *response.status_mut() = StatusCode::OK;
+    } else {
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        outgoing::ask_for_upgrade(response.headers_mut(), &protocol)?;
+    }
     Ok(response)
 }
 
@@ -103,32 +148,17 @@ fn failed(backend: &Arc<Backend>, what: String, refusal: Refusal) -> Refusal {
     refusal
 }
 
-/// The response's head. The connection lives on in a task of its own.
-async fn ask(
-    stream: TcpStream,
-    message: Request<RequestBody>,
-    in_flight: Rc<InFlight>,
-) -> Result<Response<Incoming>, hyper::Error> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    tokio::task::spawn_local(async move {
-        // What ends it early, the response or the tunnel reports.
-        let _ = connection.with_upgrades().await;
-        drop(in_flight);
-    });
-    sender.send_request(message).await
-}
-
 fn switches_to<Body>(response: &Response<Body>, protocol: &str) -> bool {
     let named = response.headers().get(header::UPGRADE).map(HeaderValue::as_bytes);
     named.is_some_and(|named| named.eq_ignore_ascii_case(protocol.as_bytes()))
 }
 
 /// Copies until both directions have ended, one failed, or the tunnel is over.
-async fn tunnel(client_side: OnUpgrade, backend_side: OnUpgrade, over: impl Future<Output = Over>) {
-    // hyper hands the client's side over once it has written our 101.
+async fn tunnel(client_side: ClientTunnel, backend: Tunnel, over: impl Future<Output = Over>) {
+    // It comes once our answer is written. What the client sent before it read that, it sent as HTTP.
     let copied = async {
-        let (client, backend) = tokio::try_join!(client_side, backend_side)?;
-        relay::relay(TokioIo::new(client), TokioIo::new(backend), over).await?;
+        let client = client_side.opened().await?;
+        relay::relay(client.stream, (backend.stream, backend.early), over).await?;
         Ok::<(), Box<dyn std::error::Error>>(())
     };
     if let Err(error) = copied.await {

@@ -38,6 +38,10 @@ impl Limiter {
         // Locked in the order of the limits, which is that of their rules and the same in every request.
         let mut locked: Vec<_> =
             cells.iter().map(|(limit, cell)| (*limit, cell.lock().expect("no holder of this lock panics"))).collect();
+        for (limit, paid_at_ms) in &mut locked {
+            // Nobody can have had more than all of it, unless the clock was set back: what was paid until then stays paid.
+            **paid_at_ms = (**paid_at_ms).min(now_ms + interval_ms(limit) * u64::from(limit.requests));
+        }
         let waits = locked.iter().map(|(limit, paid_at_ms)| (wait_ms(limit, **paid_at_ms, now_ms), &limit.rule));
         if let Some((wait_ms, rule)) = waits.max_by_key(|(wait_ms, _)| *wait_ms).filter(|(wait_ms, _)| *wait_ms > 0) {
             return Err(RetryAfter { seconds: wait_ms.div_ceil(1_000), rule: rule.clone() });
@@ -92,6 +96,17 @@ mod tests {
         assert_eq!(take(1_012), Ok(()));
         assert_eq!(take(1_012), Err(12));
         assert!((0..5).all(|_| take(2_000).is_ok()) && take(2_000).is_err());
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_costs_one_turn_at_most() {
+        let limiter = Limiter::default();
+        let limits = [limit("five-a-minute", 5, 60, CountedBy::User)];
+        let take = |now| limiter.take(&limits, &who(Some("alice"), 1), now).map_err(|wait| wait.seconds);
+        assert_eq!(take(10_000), Ok(()));
+        assert_eq!(take(6_400), Err(12));
+        assert_eq!(take(6_412), Ok(()));
+        assert_eq!(take(6_412), Err(12));
     }
 
     #[test]

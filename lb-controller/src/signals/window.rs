@@ -49,10 +49,11 @@ impl<K: Hash + Eq + Clone> Counters<K> {
 
 impl Window {
     fn turn_to(&mut self, span: u64) {
-        // A clock that was set back finds the window as it is.
         match span.saturating_sub(self.span) {
-            0 => return,
-            1 => self.previous = self.current,
+            // A clock that was set back by a little finds the window as it is. By more, the window would stand still until
+            // it is that late again: what it holds is of the span before this one.
+            0 if self.span - span <= 1 => return,
+            0 | 1 => self.previous = self.current,
             _ => self.previous = 0,
         }
         (self.span, self.current) = (span, 0);
@@ -80,6 +81,10 @@ mod tests {
             ("half of the last one has passed", 6_900, 3),
             ("the clock is set back", 6_899, 4),
             ("long after", 60_000, 1),
+            ("the clock is set back by an hour", 56_700, 1),
+            ("a little later", 56_701, 2),
+            ("the next span", 57_000, 3),
+            ("and the clock comes back", 60_000, 1),
         ];
         for (name, now, expected) in rows {
             assert_eq!(counters.add(&"alice", now), expected, "{name}");

@@ -1,5 +1,7 @@
 //! Whose login it is, wherever its name comes from: a built-in user, or a subject at an identity provider.
 
+use std::sync::Arc;
+
 use lb_policy::Method;
 
 use crate::config::{Config, User};
@@ -12,12 +14,12 @@ pub(super) struct Account {
     pub(super) built_in: Option<User>,
 }
 
-/// Unique over all providers.
+/// Unique over all providers. Shared: it is made anew for each request that comes with a token.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct AccountId {
     /// The identity provider; `None`: built in.
-    pub(super) issuer: Option<String>,
-    pub(super) name: String,
+    pub(super) issuer: Option<Arc<str>>,
+    pub(super) name: Arc<str>,
 }
 
 impl Account {
@@ -31,7 +33,7 @@ impl Account {
         match id.issuer {
             None => Account::built_in(config, &id.name),
             Some(ref issuer) => {
-                let is_known = config.identity_providers.iter().any(|provider| provider.name == *issuer);
+                let is_known = config.identity_providers.iter().any(|provider| provider.name == **issuer);
                 is_known.then(|| Account { id: id.clone(), built_in: None })
             }
         }
@@ -61,7 +63,7 @@ impl Account {
 
 impl From<User> for Account {
     fn from(user: User) -> Account {
-        Account { id: AccountId { issuer: None, name: user.name.clone() }, built_in: Some(user) }
+        Account { id: AccountId { issuer: None, name: user.name.as_str().into() }, built_in: Some(user) }
     }
 }
 
@@ -69,7 +71,7 @@ impl AccountId {
     /// The name under which the store keeps what belongs to the account. Names hold no NUL, so no two accounts share one.
     pub(super) fn key(&self) -> String {
         match &self.issuer {
-            None => self.name.clone(),
+            None => self.name.to_string(),
             Some(issuer) => [issuer, "\0", &self.name].concat(),
         }
     }

@@ -4,13 +4,15 @@ use http::{StatusCode, header};
 use lb_policy::{Challenge, ShownFact};
 use serde_json::json;
 
+use super::account::Account;
 use super::body::{self, BodyError};
 use super::client_kind::ClientKind;
 use super::counters::TOKEN;
 use super::device::Device;
 use super::grpc;
+use super::login::store_unavailable;
 use super::pages::{self, Rejection, see_other, with_cookie};
-use super::parking::{Parked, Room};
+use super::parking::{NoRoom, Parked, Room};
 use super::random_id::{RandomId, hex, random_bytes};
 use super::session::Session;
 use super::shown;
@@ -38,6 +40,11 @@ impl StepUp {
             return refused;
         }
         if session.is_by_token() {
+            // Whoever holds a token or a key can do what is asked of strangers. To let it off would let a stolen one
+            // through where a flood is to be slowed.
+            if challenge.unmet.iter().all(|(_, requirement)| requirement.is_for_anybody()) {
+                return self.ask_for_work(&request, &challenge);
+            }
             return self.challenge_token(visit, &request, session, &challenge);
         }
         if challenge.ways.is_empty() {
@@ -112,6 +119,12 @@ impl StepUp {
         session: &Session,
         challenge: &Challenge,
     ) -> OwnResponse {
+        // Nobody has factors while they cannot be read, but to say so would send their owner away for good.
+        if Account::of(visit.config, session.account()).is_some_and(|account| self.enrolments.of(&account.id).is_err())
+        {
+            self.audit_asked(visit, request, (session, challenge), ("unavailable", None, None));
+            return store_unavailable(request);
+        }
         self.audit_asked(visit, request, (session, challenge), ("impossible", None, None));
         let (title, detail) = (say::step_up_impossible(), say::step_up_impossible_about());
         Rejection { status: StatusCode::FORBIDDEN, problem: "step-up-impossible", title, detail }.answer(request)
@@ -142,10 +155,12 @@ impl StepUp {
             true => Err(cannot_be_bound(&request)),
             false => Ok((request, bound, Onward::Retry)),
         };
-        let Some(room) = self.room_for(visit, &request, session) else {
-            return unread(request, bound);
+        let room = match self.room_for(visit, &request, session) {
+            Ok(room) => room,
+            Err(NoRoom::Full) if binds_body => return Err(too_many_wait(&request)),
+            Err(NoRoom::Full | NoRoom::TooLarge) => return unread(request, bound),
         };
-        let whole = std::mem::replace(&mut request.body, InboundBody::Whole(bytes::Bytes::new()));
+        let whole = request.take_body();
         let body = match body::read(whole, room.bytes()).await {
             Ok(body) => body,
             Err(BodyError::TooLarge) => return unread(request, bound),
@@ -163,13 +178,13 @@ impl StepUp {
         device.is_some_and(|device| device.stepped_up)
     }
 
-    /// Room for the body, before any of it is read. `None`: it is too large, or there is none left.
-    pub(super) fn room_for(&self, visit: &Visit<'_>, request: &Inbound, session: &Session) -> Option<Room> {
+    /// Room for the body, before any of it is read.
+    pub(super) fn room_for(&self, visit: &Visit<'_>, request: &Inbound, session: &Session) -> Result<Room, NoRoom> {
         let limit_bytes = visit.config.step_up.park_limit_bytes;
         // A body of unknown length may turn out to be as large as is allowed.
         let bytes = announced_length(request).unwrap_or(limit_bytes);
         if bytes > limit_bytes {
-            return None;
+            return Err(NoRoom::TooLarge);
         }
         self.parking.reserve(session.login, (session.user(), self.knows_device(request, session)), bytes)
     }
@@ -251,6 +266,13 @@ fn clear_stale_cookies(mut answer: OwnResponse, headers: &http::HeaderMap, evict
 fn cannot_be_bound(request: &Inbound) -> OwnResponse {
     let (title, detail) = (say::too_large_to_confirm(), say::too_large_to_confirm_about());
     Rejection { status: StatusCode::PAYLOAD_TOO_LARGE, problem: "too-large", title, detail }.answer(request)
+}
+
+/// As many of this user's requests wait as may, and they go when they are confirmed or given up.
+pub(super) fn too_many_wait(request: &Inbound) -> OwnResponse {
+    let (title, detail) = (say::too_many_wait(), say::too_many_wait_about());
+    let rejection = Rejection { status: StatusCode::SERVICE_UNAVAILABLE, problem: "too-many-waiting", title, detail };
+    pages::with_retry_after(rejection.answer(request), 60)
 }
 
 /// What is cut off nobody has seen, and a page of it nobody reads.

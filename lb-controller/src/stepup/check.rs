@@ -9,6 +9,7 @@ use super::StepUp;
 use super::account::Account;
 use super::device::Device;
 use super::factor::{self, Aim, Attempt, FactorVerified, Failure, Verify, password};
+use super::login::store_unavailable;
 use super::pages::{Rejection, with_retry_after};
 use super::throttle::Bucket;
 use crate::config::{Config, User};
@@ -160,6 +161,7 @@ impl NotProved {
                 say::too_many_attempts_about(wait_seconds),
                 *wait_seconds,
             ),
+            NotProved::Refused(Failure::Store(_)) => return Some(store_unavailable(request)),
             NotProved::Refused(failure) if !failure.is_unchecked() => return None,
             NotProved::Busy | NotProved::Refused(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "busy", say::busy(), say::busy_about(), 2)

@@ -120,7 +120,8 @@ mod tests {
         ];
         for (name, headers, forged) in rows {
             let mut request = testing::request("GET", "/ws", headers, "");
-            request.upgrade = Some((hyper::upgrade::on(http::Request::new(())), "websocket".to_owned()));
+            let tunnel = crate::serve::request::ClientTunnel::Http1(tokio::sync::oneshot::channel().1);
+            request.upgrade = Some((tunnel, "websocket".to_owned()));
             assert_eq!(is_forged(&request, &[]), *forged, "{name}");
         }
     }

@@ -158,7 +158,7 @@ mod tests {
     }
 
     fn account(name: &str) -> AccountId {
-        AccountId { issuer: None, name: name.to_owned() }
+        AccountId { issuer: None, name: name.into() }
     }
 
     #[test]

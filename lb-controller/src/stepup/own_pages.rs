@@ -10,7 +10,7 @@ use super::pages::{self, Rejection};
 use super::random_id::RandomId;
 use super::session::Session;
 use super::{StepUp, Visit, csrf, self_service};
-use crate::serve::request::{Inbound, InboundBody};
+use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
 use crate::texts::say;
 
@@ -172,7 +172,7 @@ fn logo(request: &Inbound) -> OwnResponse {
 }
 
 async fn read_form(mut request: Inbound) -> Result<(Inbound, Form), OwnResponse> {
-    let body = std::mem::replace(&mut request.body, InboundBody::Whole(bytes::Bytes::new()));
+    let body = request.take_body();
     let body = match body::read(body, FORM_LIMIT_BYTES).await {
         Ok(body) => body,
         Err(BodyError::TooLarge) => return Err(bad_form(&request, StatusCode::PAYLOAD_TOO_LARGE)),

@@ -56,6 +56,15 @@ pub(super) struct Room {
     bytes: usize,
 }
 
+/// Why a request cannot wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    /// It never can.
+    TooLarge,
+    /// Not now: others of its owner, or of everybody, wait already.
+    Full,
+}
+
 const MOST_BYTES: usize = 64 * 1024 * 1024;
 
 impl Owner {
@@ -69,25 +78,25 @@ impl Owner {
 }
 
 impl ParkingLot {
-    /// `None`: this login or this user has its share already, or the lot is full.
+    /// Errors: [`NoRoom::Full`] when this login or this user has its share already, or the lot is full.
     pub(super) fn reserve(
         self: &Arc<Self>,
         login: RandomId,
         (user, device_known): (&str, bool),
         bytes: usize,
-    ) -> Option<Room> {
+    ) -> Result<Room, NoRoom> {
         let owners = [Owner::Login(login), Owner::User { name: user.to_owned(), device_known }];
         let mut taken = self.taken.lock().expect("no holder of this lock panics");
         let has_share = |owner: &Owner| taken.by_owner.get(owner).is_some_and(|places| *places >= owner.most_places());
         if owners.iter().any(has_share) || taken.bytes + bytes > MOST_BYTES {
-            return None;
+            return Err(NoRoom::Full);
         }
         taken.requests += 1;
         taken.bytes += bytes;
         for owner in &owners {
             *taken.by_owner.entry(owner.clone()).or_default() += 1;
         }
-        Some(Room { lot: Arc::clone(self), owners, bytes })
+        Ok(Room { lot: Arc::clone(self), owners, bytes })
     }
 
     /// Requests and bytes parked now.
@@ -140,19 +149,24 @@ impl Parked {
         hash_beside_body(request) == self.others_sha256
     }
 
-    /// Puts the parked body and its headers into `request`. `None` when `secret` is not the one it was sealed under.
-    pub(super) fn restore_into(mut self, mut request: Inbound, secret: &str) -> Option<Inbound> {
-        let plain = parking_key(secret).open_in_place(only_nonce(), Aad::empty(), &mut self.sealed).ok()?;
-        let body = Bytes::copy_from_slice(plain);
-        for (name, value) in [(CONTENT_TYPE, self.content_type), (CONTENT_ENCODING, self.content_encoding)] {
+    /// Puts the parked body and its headers into `request`. `false`, and nothing is done: `secret` is not the one it was
+    /// sealed under.
+    #[must_use]
+    pub(super) fn restore_into(&self, request: &mut Inbound, secret: &str) -> bool {
+        let mut bytes = self.sealed.clone();
+        let Ok(plain) = parking_key(secret).open_in_place(only_nonce(), Aad::empty(), &mut bytes) else { return false };
+        let length = plain.len();
+        bytes.truncate(length);
+        let body = Bytes::from(bytes);
+        for (name, value) in [(CONTENT_TYPE, &self.content_type), (CONTENT_ENCODING, &self.content_encoding)] {
             match value {
-                Some(value) => drop(request.headers.insert(name, value)),
+                Some(value) => drop(request.headers.insert(name, value.clone())),
                 None => drop(request.headers.remove(name)),
             }
         }
         request.headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         request.body = crate::serve::request::InboundBody::Whole(body);
-        Some(request)
+        true
     }
 }
 
@@ -176,11 +190,11 @@ mod tests {
         let lot = Arc::new(ParkingLot::default());
         let alice = RandomId::new();
         let mut rooms: Vec<_> = (0..3).map(|_| lot.reserve(alice, ("alice", false), 10).unwrap()).collect();
-        assert!(lot.reserve(alice, ("alice", false), 10).is_none(), "a fourth place");
+        assert!(lot.reserve(alice, ("alice", false), 10).is_err(), "a fourth place");
         assert_eq!(lot.load(), (3, 30));
         rooms.pop();
-        assert!(lot.reserve(alice, ("alice", false), 10).is_some(), "after one was given back");
-        assert!(lot.reserve(RandomId::new(), ("bob", false), MOST_BYTES - 10).is_none(), "more than is left");
+        assert!(lot.reserve(alice, ("alice", false), 10).is_ok(), "after one was given back");
+        assert!(lot.reserve(RandomId::new(), ("bob", false), MOST_BYTES - 10).is_err(), "more than is left");
         drop(rooms);
         assert_eq!(lot.load(), (0, 0));
         assert!(lot.taken.lock().unwrap().by_owner.is_empty());
@@ -189,10 +203,10 @@ mod tests {
     #[test]
     fn a_user_of_many_logins_leaves_places_to_others() {
         let lot = Arc::new(ParkingLot::default());
-        let rooms: Vec<_> = (0..30).filter_map(|_| lot.reserve(RandomId::new(), ("mallory", false), 10)).collect();
+        let rooms: Vec<_> = (0..30).filter_map(|_| lot.reserve(RandomId::new(), ("mallory", false), 10).ok()).collect();
         assert_eq!(rooms.len(), 12);
-        assert!(lot.reserve(RandomId::new(), ("alice", false), 10).is_some());
-        assert!(lot.reserve(RandomId::new(), ("mallory", true), 10).is_some(), "from a device that is known");
+        assert!(lot.reserve(RandomId::new(), ("alice", false), 10).is_ok());
+        assert!(lot.reserve(RandomId::new(), ("mallory", true), 10).is_ok(), "from a device that is known");
     }
 
     #[test]
@@ -215,8 +229,9 @@ mod tests {
         let with_more = testing::request("POST", "/refunds", &[("x-account", "another")], "lb-tx=…");
         assert!(park().came_as(&resuming()) && !park().came_as(&with_more));
         assert!(!park().sealed.windows(6).any(|window| window == b"amount"), "it does not lie open in memory");
-        assert!(park().restore_into(resuming(), "other").is_none());
-        let restored = park().restore_into(resuming(), "secret").unwrap();
+        assert!(!park().restore_into(&mut resuming(), "other"));
+        let mut restored = resuming();
+        assert!(park().restore_into(&mut restored, "secret"));
         assert_eq!(testing::body_of(&restored), b"{\"amount\": 900}");
         assert_eq!(restored.headers["content-type"], "application/json");
         assert_eq!(restored.headers["content-length"], "15");

@@ -20,12 +20,18 @@ pub(crate) struct Preview {
     pub(crate) html: String,
 }
 
-/// Example values. They are no words, so what is a word on a page is a text of ours.
-const USER: &str = "user@1";
-const HOST: &str = "192.0.2.1:8443";
+/// Examples, as likely as can be.
+const USER: &str = "alice";
+const HOST: &str = "shop.example";
 const METHOD: &str = "POST";
-const PATH: &str = "/1/2/3";
-const ADDRESS: &str = "…@192.0.2.1";
+const PATH: &str = "/orders/1042/refunds";
+const ADDRESS: &str = "a…@shop.example";
+const PROVIDER: &str = "Example ID";
+const FACT: &str = "amount";
+const OTHER_FACT: &str = "payee";
+const FACTOR_NAME: &str = "my laptop";
+/// Of what a developer's key signs, the beginning.
+const SIGNED: &str = "method: \"POST\"\ntarget: \"/orders/1042/refunds\"\n…\n";
 const CODE: &str = "1234-5678";
 /// 400 seconds: a span of minutes.
 const SPAN_SECONDS: u64 = 400;
@@ -58,7 +64,7 @@ fn form(factor: &Factor, is_out: bool) -> AnswerForm<'static> {
         Shape::Typed(field) => AnswerForm::Typed { field },
         Shape::Sent(field) => AnswerForm::Sent { field, to: ADDRESS, is_out },
         Shape::Passkey => AnswerForm::Passkey { options: "{}".to_owned(), call: "get" },
-        Shape::Signature => AnswerForm::Signature { text: "…\n1\n2\n", command: developer_key::NAMESPACE.to_owned() },
+        Shape::Signature => AnswerForm::Signature { text: SIGNED, command: developer_key::NAMESPACE.to_owned() },
         Shape::Work => AnswerForm::Work { puzzle: "0", bits: 20, captcha: Some("/") },
     }
 }
@@ -76,7 +82,7 @@ impl Previews<'_> {
 
     fn login(&mut self) {
         let (frame, texts) = (self.frame, self.frame.texts);
-        let providers = [("123", "/".to_owned())];
+        let providers = [(PROVIDER, "/".to_owned())];
         let page = LoginPage { frame, action: "/", user: "", error: None, providers: &providers };
         self.add("login", &page);
         let error = Some(texts.login_wrong().to_string());
@@ -87,7 +93,7 @@ impl Previews<'_> {
         let texts = self.frame.texts;
         let others =
             [Method::Totp, Method::IdentityProvider].map(|other| (other.name(), texts.put(&factor::label(other))));
-        let facts = [("1", "900.00".to_owned()), ("2", texts.not_given().to_string())];
+        let facts = [(FACT, "900.00".to_owned()), (OTHER_FACT, texts.not_given().to_string())];
         let page = ChallengePage {
             frame: self.frame,
             user: USER,
@@ -115,7 +121,7 @@ impl Previews<'_> {
     fn after(&mut self) {
         let (frame, texts) = (self.frame, self.frame.texts);
         let (method, path) = (METHOD, PATH);
-        let (facts, why) = ([("1", texts.empty().to_string())], texts.why_each_time().to_string());
+        let (facts, why) = ([(OTHER_FACT, texts.empty().to_string())], texts.why_each_time().to_string());
         let page = ApprovePage { frame, user: USER, method, path, facts: &facts, why, action: "/" };
         self.add("approve", &page);
         let (hint, error) = (texts.work_hint().to_string(), Some(texts.work_refused().to_string()));
@@ -156,7 +162,7 @@ impl Previews<'_> {
             added: ago.clone(),
             used,
         };
-        let factors = [listed("1", "", ago.clone()), listed("2", "1", texts.never().to_string())];
+        let factors = [listed("1", "", ago.clone()), listed("2", FACTOR_NAME, texts.never().to_string())];
         let addable = ADDABLE.map(|method| (method.name(), texts.put(&factor::label(method))));
         let page = FactorsPage {
             frame,
@@ -184,9 +190,10 @@ impl Previews<'_> {
 
 fn add_form(method: Method) -> AddForm {
     match method {
-        Method::Totp => {
-            AddForm::Totp { secret: "2222 3333".to_owned(), qr: totp::qr_code(&[0; 20], "1", "1").unwrap_or_default() }
-        }
+        Method::Totp => AddForm::Totp {
+            secret: "2222 3333".to_owned(),
+            qr: totp::qr_code(&[0; 20], USER, HOST).unwrap_or_default(),
+        },
         Method::Webauthn => AddForm::Passkey { options: "{}".to_owned(), call: "create" },
         Method::Pin => AddForm::Pin,
         Method::DeveloperKey => AddForm::DeveloperKey,
@@ -221,12 +228,19 @@ mod tests {
         words
     }
 
+    fn html_text(text: &str) -> String {
+        text.replace('"', "&#34;")
+    }
+
     #[test]
     fn every_word_on_every_page_is_a_text_that_can_be_translated() {
         let pages = PagesConfig { texts: Catalogue::of_marks(), ..PagesConfig::default() };
         let previews = all(&pages);
         assert!(previews.len() > 30, "{} pages", previews.len());
-        let own = [METHOD, HOST, USER, "ssh", "AAAA", developer_key::NAMESPACE];
+        let examples =
+            [SIGNED, PATH, ADDRESS, HOST, METHOD, USER, PROVIDER, FACT, OTHER_FACT, FACTOR_NAME].map(html_text);
+        let own = examples.iter().map(String::as_str).chain(["ssh", "AAAA", developer_key::NAMESPACE]);
+        let own: Vec<&str> = own.collect();
         for preview in previews {
             let mut left = words(&preview.html);
             own.iter().for_each(|word| left = left.replace(word, ""));

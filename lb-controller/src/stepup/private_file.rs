@@ -7,6 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::random_id::random_bytes;
+
 /// Makes `directory` (mode 0700) if it is missing. Refuses one in which others could swap our files.
 pub(super) fn make_directory(directory: &Path) -> Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(|| {
@@ -43,6 +45,20 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(Some(bytes))
+}
+
+/// The 32 random bytes of `path`, which are made if there is no such file.
+pub(super) fn secret(path: &Path) -> Result<Vec<u8>> {
+    let secret = match read(path)? {
+        Some(secret) => secret,
+        None => {
+            let secret = random_bytes::<32>().to_vec();
+            replace(path, &secret)?;
+            secret
+        }
+    };
+    anyhow::ensure!(secret.len() == 32, "{} is damaged; delete it to have a new one made", path.display());
+    Ok(secret)
 }
 
 /// Replaces `path` as a whole: after a power cut it holds the old bytes or the new ones, never a part.

@@ -4,13 +4,16 @@
 //! place. A client that kept its own bytes sends them again; they must be the same. Either way the request is judged
 //! anew after this, with the proofs of its own transaction beside those of the session.
 
-use http::{HeaderValue, Method as HttpMethod, StatusCode, header};
+use std::cell::Cell;
+
+use http::{HeaderValue, StatusCode, header};
 use lb_policy::{Facts, ProvedFactor, RuleSet, ShownFact};
 
 use super::ask::path_of;
 use super::body::{self, BodyError};
-use super::challenge::body_cut_short;
+use super::challenge::{body_cut_short, too_many_wait};
 use super::pages::{DonePage, Forms, Frame, MessagePage, ResumePage, html, see_other};
+use super::parking::NoRoom;
 use super::prove::refused_answer;
 use super::random_id::RandomId;
 use super::session::Session;
@@ -28,11 +31,18 @@ const FIELD: &str = "lb-tx";
 const FORM_BYTES: usize = FIELD.len() + 1 + RandomId::HEX_LENGTH;
 
 /// What was proved in the transaction that resumes a request; of any other request nothing.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Resumed {
     pub proved: Vec<ProvedFactor>,
     /// The proofs are for exactly this request.
     pub approved: Option<ApprovedAction>,
+    /// What was used up for it; kept until it is known whether the request goes on.
+    used: Cell<Option<Box<Used>>>,
+}
+
+struct Used {
+    id: RandomId,
+    transaction: Transaction,
 }
 
 /// What a user approved: one request, and what they were shown of it.
@@ -54,50 +64,59 @@ impl Resumed {
 }
 
 impl StepUp {
-    /// Lets a proved transaction's request go on: gives back the request, with the parked body in place if there is one,
-    /// and the factors proved for exactly this request. Other requests pass unchanged, with no factors.
+    /// Lets a proved transaction's request go on: puts the parked body in place if there is one, and gives back the factors
+    /// proved for exactly this request. Other requests pass unchanged, with no factors.
     pub async fn resume(
         &self,
         visit: &Visit<'_>,
-        request: Inbound,
+        request: &mut Inbound,
         session: Option<&Session>,
-    ) -> Result<(Inbound, Resumed), OwnResponse> {
+    ) -> Result<Resumed, OwnResponse> {
         // Nearly every request: no step-up is under way in this browser.
-        if cookies::transactions(&request.headers).next().is_none() && !may_be_resume_form(&request) {
-            return Ok((request, Resumed::default()));
+        if cookies::transactions(&request.headers).next().is_none() && !may_be_resume_form(request) {
+            return Ok(Resumed::default());
         }
-        let (request, form_id) = read_resume_form(request).await?;
-        match (form_id, session) {
-            (Some(_), None) => Err(self.log_in(&request)),
+        Box::pin(self.resume_begun(visit, request, session)).await
+    }
+
+    async fn resume_begun(
+        &self,
+        visit: &Visit<'_>,
+        request: &mut Inbound,
+        session: Option<&Session>,
+    ) -> Result<Resumed, OwnResponse> {
+        match (read_resume_form(request).await?, session) {
+            (Some(_), None) => Err(self.log_in(request)),
             (Some(id), Some(session)) => self.resume_parked(visit.config, request, session, &id),
             (None, Some(session)) => self.resume_repeated(visit, request, session).await,
-            (None, None) => Ok((request, Resumed::default())),
+            (None, None) => Ok(Resumed::default()),
         }
     }
 
     fn resume_parked(
         &self,
         config: &Config,
-        request: Inbound,
+        request: &mut Inbound,
         session: &Session,
         id: &RandomId,
-    ) -> Result<(Inbound, Resumed), OwnResponse> {
-        self.csrf_check(config, &request, Some(session))?;
-        let claim = self.claim(&request, session, id);
+    ) -> Result<Resumed, OwnResponse> {
+        self.csrf_check(config, request, Some(session))?;
+        let claim = self.claim(request, session, id);
         let is_same = |transaction: &Transaction| {
             let Onward::Parked(parked) = &transaction.onward else { return false };
-            transaction.request.is_at(&request) && parked.came_as(&request)
+            transaction.request.is_at(request) && parked.came_as(request)
         };
         let outcome = self.transactions.consume(id, claim, is_same);
-        self.audit_resume(&request, session, id, outcome.as_ref());
-        let transaction = outcome.map_err(|refused| refused_answer(&request, refused))?;
+        self.audit_resume(request, session, id, outcome.as_ref());
+        let transaction = outcome.map_err(|refused| refused_answer(request, refused))?;
         let secret = claim.secret.unwrap_or_default().to_owned();
-        let resumed = self.resumed(id, &transaction);
-        let Onward::Parked(parked) = transaction.onward else {
-            return Err(refused_answer(&request, Refused::OtherRequest));
+        let Onward::Parked(parked) = &transaction.onward else {
+            return Err(refused_answer(request, Refused::OtherRequest));
         };
-        let gone = refused_answer(&request, Refused::Gone);
-        parked.restore_into(request, &secret).map(|request| (request, resumed)).ok_or(gone)
+        if !parked.restore_into(request, &secret) {
+            return Err(refused_answer(request, Refused::Gone));
+        }
+        Ok(self.resumed(id, transaction))
     }
 
     /// A request sent again by a client that keeps its own bytes. Only proofs that count for one action need it: others
@@ -105,38 +124,58 @@ impl StepUp {
     async fn resume_repeated(
         &self,
         visit: &Visit<'_>,
-        mut request: Inbound,
+        request: &mut Inbound,
         session: &Session,
-    ) -> Result<(Inbound, Resumed), OwnResponse> {
-        let ids = self.repeatable(&request, session);
+    ) -> Result<Resumed, OwnResponse> {
+        let ids = self.repeatable(request, session);
         if ids.is_empty() {
-            return Ok((request, Resumed::default()));
+            return Ok(Resumed::default());
         }
-        let mut bound = BoundRequest::of(&request);
-        let Some(room) = self.room_for(visit, &request, session) else { return Ok((request, Resumed::default())) };
-        let body = std::mem::replace(&mut request.body, InboundBody::Whole(bytes::Bytes::new()));
+        let mut bound = BoundRequest::of(request);
+        let room = match self.room_for(visit, request, session) {
+            Ok(room) => room,
+            Err(NoRoom::Full) => return Err(too_many_wait(request)),
+            // Nothing of this size was ever approved.
+            Err(NoRoom::TooLarge) => return Ok(Resumed::default()),
+        };
+        let body = request.take_body();
         let body = match body::read(body, room.bytes()).await {
             Ok(body) => body,
-            Err(BodyError::TooLarge) => return Err(refused_answer(&request, Refused::OtherRequest)),
-            Err(BodyError::TooSlow | BodyError::BrokenOff) => return Err(body_cut_short(&request)),
+            Err(BodyError::TooLarge) => return Err(refused_answer(request, Refused::OtherRequest)),
+            Err(BodyError::TooSlow | BodyError::BrokenOff) => return Err(body_cut_short(request)),
         };
         bound.body_sha256 = Some(sha256(&body));
         request.body = InboundBody::Whole(body);
         for id in ids {
-            let claim = self.claim(&request, session, &id);
+            let claim = self.claim(request, session, &id);
             let outcome = self.transactions.consume(&id, claim, |transaction| transaction.request == bound);
-            if let Ok(transaction) = &outcome {
-                self.audit_resume(&request, session, &id, outcome.as_ref());
-                return Ok((request, self.resumed(&id, transaction)));
+            if outcome.is_ok() {
+                self.audit_resume(request, session, &id, outcome.as_ref());
+            }
+            if let Ok(transaction) = outcome {
+                return Ok(self.resumed(&id, transaction));
             }
         }
         // Not a request that was approved; it is judged like any other.
-        Ok((request, Resumed::default()))
+        Ok(Resumed::default())
     }
 
-    fn resumed(&self, id: &RandomId, transaction: &Transaction) -> Resumed {
+    fn resumed(&self, id: &RandomId, transaction: Transaction) -> Resumed {
         let action = || ApprovedAction { transaction: *id, facts: transaction.shown.clone() };
-        Resumed { proved: self.as_of_now(&transaction.proved), approved: transaction.is_per_action().then(action) }
+        Resumed {
+            proved: self.as_of_now(&transaction.proved),
+            approved: transaction.is_per_action().then(action),
+            used: Cell::new(Some(Box::new(Used { id: *id, transaction }))),
+        }
+    }
+
+    /// The request was told to come again later, so what was proved for it is good for that.
+    pub fn give_back(&self, request: &Inbound, session: Option<&Session>, resumed: &Resumed) {
+        let Some(used) = resumed.used.take() else { return };
+        let id = used.id.to_string();
+        Event { transaction: Some(&id), ..self.event_of("resume", "given-back", request, session) }.record();
+        self.counters.resumed("given-back");
+        self.transactions.put_back(used.id, used.transaction);
     }
 
     /// A proof counts as made now for the request it was made for: a rule that wants it ten seconds old would otherwise
@@ -225,21 +264,22 @@ impl StepUp {
 /// It has the exact size and type of the resume form; only then is its body looked at.
 fn may_be_resume_form(request: &Inbound) -> bool {
     let length = request.headers.get(header::CONTENT_LENGTH);
-    request.method == HttpMethod::POST
+    // A form's, as what it may be taken for; see [`crate::config::MethodOverride`].
+    !request.method.is_safe()
         && length == Some(&HeaderValue::from(FORM_BYTES))
         && request.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/x-www-form-urlencoded")
 }
 
-async fn read_resume_form(mut request: Inbound) -> Result<(Inbound, Option<RandomId>), OwnResponse> {
-    if !may_be_resume_form(&request) {
-        return Ok((request, None));
+async fn read_resume_form(request: &mut Inbound) -> Result<Option<RandomId>, OwnResponse> {
+    if !may_be_resume_form(request) {
+        return Ok(None);
     }
-    let body = std::mem::replace(&mut request.body, InboundBody::Whole(bytes::Bytes::new()));
-    let Ok(body) = body::read(body, FORM_BYTES).await else { return Err(body_cut_short(&request)) };
+    let body = request.take_body();
+    let Ok(body) = body::read(body, FORM_BYTES).await else { return Err(body_cut_short(request)) };
     let id = str::from_utf8(&body)
         .ok()
         .and_then(|text| text.strip_prefix(FIELD)?.strip_prefix('='))
         .and_then(RandomId::parse);
     request.body = InboundBody::Whole(body);
-    Ok((request, id))
+    Ok(id)
 }

@@ -1,6 +1,7 @@
 //! Sessions that ended before their cookie expired: by logout, by a rise in level, or by a fresh login.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 
 use lb_policy::UnixSeconds;
@@ -15,6 +16,8 @@ use crate::store::{Revoked, Store, StoreError};
 pub(super) struct Revocations {
     live: RwLock<Live>,
     store: Arc<Store>,
+    /// What ended here is not all on disk: a write failed, and is made up for when the disk takes one again.
+    unrecorded: AtomicBool,
 }
 
 #[derive(Default)]
@@ -32,7 +35,7 @@ impl Revocations {
         for revoked in store.revoked(now)? {
             live.insert(revoked);
         }
-        Ok(Revocations { live: RwLock::new(live), store })
+        Ok(Revocations { live: RwLock::new(live), store, unrecorded: AtomicBool::new(false) })
     }
 
     pub(super) fn is_ended(&self, session: &Session) -> bool {
@@ -50,15 +53,54 @@ impl Revocations {
         ids.into_iter().any(|id| live.ended.get(&id).is_some_and(|revoked| session.issued_at <= revoked.ended_at))
     }
 
-    /// Ends this one session, at once and durably. `false`: it had ended before, so whoever asks lost a race and must
-    /// not act for the session. Blocks on the disk.
+    /// Ends this one session, at once and durably, for one that is raised to take its place. `false`: it had ended before,
+    /// so whoever asks lost a race and must not act for the session. One that cannot be recorded goes on: there is nothing
+    /// in its place. Blocks on the disk.
     pub(super) fn end_session(&self, session: &Session, now: UnixSeconds) -> Result<bool, StoreError> {
-        self.end(&session.id, session, now)
+        let Some((recorded, superseded)) = self.begin_end(&session.id, session, now) else { return Ok(false) };
+        let written = self.store.revoke(recorded, &superseded);
+        if written.is_err() {
+            if superseded.is_empty() {
+                self.live.write().expect("no holder of this lock panics").take_back(&recorded);
+            } else {
+                self.unrecorded.store(true, Ordering::Relaxed);
+            }
+        }
+        written.map(|()| true)
     }
 
-    /// Ends everything that came of this login. Blocks on the disk.
-    pub(super) fn end_login(&self, session: &Session, now: UnixSeconds) -> Result<bool, StoreError> {
-        self.end(&session.login, session, now)
+    /// Ends everything that came of this login, here at once even when it cannot be recorded. Blocks on the disk.
+    pub(super) fn end_login(&self, session: &Session, now: UnixSeconds) -> Result<(), StoreError> {
+        match self.begin_end(&session.login, session, now) {
+            Some((recorded, superseded)) => self.record(recorded, &superseded),
+            None => self.make_up(),
+        }
+    }
+
+    /// Whether something ended that the disk does not know of.
+    pub(super) fn has_unrecorded(&self) -> bool {
+        self.unrecorded.load(Ordering::Relaxed)
+    }
+
+    /// Records what could not be recorded before. Blocks on the disk.
+    pub(super) fn make_up(&self) -> Result<(), StoreError> {
+        if !self.unrecorded.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let all: Vec<Revoked> =
+            self.live.read().expect("no holder of this lock panics").ended.values().copied().collect();
+        self.remembering_failure(self.store.revoke_all(&all))
+    }
+
+    fn record(&self, revoked: Revoked, superseded: &[[u8; 16]]) -> Result<(), StoreError> {
+        self.remembering_failure(self.store.revoke(revoked, superseded))
+    }
+
+    fn remembering_failure(&self, outcome: Result<(), StoreError>) -> Result<(), StoreError> {
+        if outcome.is_err() {
+            self.unrecorded.store(true, Ordering::Relaxed);
+        }
+        outcome
     }
 
     /// Ends every session of the user of `session` that was issued up to `now`, for as long as any of them could have gone
@@ -74,23 +116,17 @@ impl Revocations {
         let until = session.ends_at.max(now.saturating_add(lifetime_seconds));
         let revoked = Revoked { id: user, user, ended_at, until };
         let (recorded, superseded) = self.live.write().expect("no holder of this lock panics").end_all(revoked);
-        self.store.revoke(recorded, &superseded)
+        self.record(recorded, &superseded)
     }
 
-    fn end(&self, id: &RandomId, session: &Session, now: UnixSeconds) -> Result<bool, StoreError> {
+    /// In memory. `None`: it had ended before.
+    fn begin_end(&self, id: &RandomId, session: &Session, now: UnixSeconds) -> Option<(Revoked, Vec<[u8; 16]>)> {
         let user = user_id(session.account());
         // A session issued by a clock that has since been set back must end all the same.
         let ended_at = now.max(session.issued_at);
         let revoked = Revoked { id: *id.bytes(), user, ended_at, until: session.ends_at };
-        let (recorded, superseded) = {
-            let mut live = self.live.write().expect("no holder of this lock panics");
-            if live.ended.contains_key(id.bytes()) {
-                return Ok(false);
-            }
-            live.insert(revoked)
-        };
-        self.store.revoke(recorded, &superseded)?;
-        Ok(true)
+        let mut live = self.live.write().expect("no holder of this lock panics");
+        (!live.ended.contains_key(id.bytes())).then(|| live.insert(revoked))
     }
 
     /// Ends all sessions that `id` is part of: what a provider says of its own. Blocks on the disk.
@@ -99,7 +135,30 @@ impl Revocations {
             let mut live = self.live.write().expect("no holder of this lock panics");
             live.insert(Revoked { id, user: id, ended_at: now, until })
         };
-        self.store.revoke(recorded, &superseded)
+        self.record(recorded, &superseded)
+    }
+
+    /// What ended at `since` or later, as this process knows it.
+    pub(super) fn since(&self, since: UnixSeconds) -> Vec<Revoked> {
+        let live = self.live.read().expect("no holder of this lock panics");
+        live.ended.values().filter(|revoked| revoked.ended_at >= since).copied().collect()
+    }
+
+    /// Takes in what ended in another process that serves the same sessions.
+    pub(super) fn take_in(&self, all: &[Revoked]) {
+        let mut live = self.live.write().expect("no holder of this lock panics");
+        for revoked in all {
+            let is_news = live.ended.get(&revoked.id).is_none_or(|known| known.ended_at < revoked.ended_at);
+            if is_news {
+                live.insert(*revoked);
+            }
+        }
+    }
+
+    /// The same of one that can no longer record anything. Blocks on the disk.
+    pub(super) fn take_over(&self, all: &[Revoked]) -> Result<(), StoreError> {
+        self.take_in(all);
+        self.remembering_failure(self.store.revoke_all(all))
     }
 
     /// Forgets, here and on disk, what no longer matters. Blocks on the disk.
@@ -120,6 +179,14 @@ impl Live {
         ids.push(revoked.id);
         self.ended.insert(revoked.id, revoked);
         (revoked, Vec::new())
+    }
+
+    /// As if it had not been added.
+    fn take_back(&mut self, added: &Revoked) {
+        self.ended.remove(&added.id);
+        if let Some(ids) = self.by_user.get_mut(&added.user) {
+            ids.retain(|id| *id != added.id);
+        }
     }
 
     /// One entry for all that the user has, in the stead of those there are.
@@ -184,7 +251,7 @@ mod tests {
         assert!(!revocations.end_session(&first, 101).unwrap(), "the second to end it is told so");
         assert!(revocations.is_ended(&first) && !revocations.is_ended(&sibling));
 
-        assert!(revocations.end_login(&sibling, 102).unwrap());
+        revocations.end_login(&sibling, 102).unwrap();
         drop(revocations);
         let revocations = open(&directory);
         assert!(revocations.is_ended(&first) && revocations.is_ended(&sibling));
@@ -194,7 +261,7 @@ mod tests {
     #[test]
     fn a_user_who_ends_sessions_without_end_is_ended_as_a_whole_and_others_are_not() {
         let mut live = Live::default();
-        let id_of_user = |name: &str| user_id(&AccountId { issuer: None, name: name.to_owned() });
+        let id_of_user = |name: &str| user_id(&AccountId { issuer: None, name: name.into() });
         let revoked = |id: usize| Revoked {
             id: (id as u128).to_be_bytes(),
             user: id_of_user("alice"),

@@ -1,6 +1,8 @@
 //! Who is logged in, by which factors, proved when. The whole session travels in a sealed cookie; the host keeps only
 //! which sessions ended early.
 
+use std::sync::Arc;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use lb_policy::{ApiKeyFacts, Level, Levels, Method, ProvedFactor, SessionFacts, Strength, UnixSeconds};
 
@@ -21,7 +23,7 @@ pub struct Session {
     account: AccountId,
     /// Of a built-in user what the configuration says now, which is not part of the cookie; of others what their provider
     /// said at the login.
-    groups: Vec<String>,
+    groups: Arc<[String]>,
     /// The latest proof by each method.
     factors: Vec<ProvedFactor>,
     /// Of the user's password hash and secrets when the session began; a change of either ends it.
@@ -51,10 +53,10 @@ pub(super) enum Carrier {
     Token {
         scheme: Scheme,
         /// Of an access token: the issuer's name.
-        issuer: Option<String>,
+        issuer: Option<Arc<str>>,
         /// A person stands behind it.
         has_user: bool,
-        scopes: Vec<String>,
+        scopes: Arc<[String]>,
         /// Of an API key: its id, and when it got its secret.
         api_key: Option<(String, UnixSeconds)>,
     },
@@ -80,7 +82,7 @@ impl Session {
             id: RandomId::new(),
             login: RandomId::new(),
             account: account.id.clone(),
-            groups: built_in.map(|user| user.groups.clone()).unwrap_or_default(),
+            groups: built_in.map(|user| user.groups.as_slice().into()).unwrap_or_default(),
             factors: proof.all().collect(),
             at_provider: None,
             carrier: Carrier::Cookie,
@@ -128,23 +130,23 @@ impl Session {
             scheme: Scheme::Bearer,
             issuer: None,
             has_user: false,
-            scopes: key.scopes.clone(),
+            scopes: key.scopes.as_slice().into(),
             api_key: Some((key.id.clone(), key.rotated_at.unwrap_or(key.created_at))),
         };
-        let account = AccountId { issuer: None, name: key.user.clone() };
+        let account = AccountId { issuer: None, name: key.user.as_str().into() };
         let ends_at = key.expires_at.unwrap_or(u64::MAX);
-        Session::for_one_request(account, key.groups.clone(), Vec::new(), (now, ends_at), carrier)
+        Session::for_one_request(account, key.groups.as_slice().into(), Vec::new(), (now, ends_at), carrier)
     }
 
     /// Whoever holds the connection's client certificate.
     pub(super) fn of_certificate(proof: &FactorVerified, groups: Vec<String>, now: UnixSeconds) -> Session {
         let factors = proof.all().collect();
-        Session::for_one_request(proof.account().clone(), groups, factors, (now, u64::MAX), Carrier::Certificate)
+        Session::for_one_request(proof.account().clone(), groups.into(), factors, (now, u64::MAX), Carrier::Certificate)
     }
 
     fn for_one_request(
         account: AccountId,
-        groups: Vec<String>,
+        groups: Arc<[String]>,
         factors: Vec<ProvedFactor>,
         (now, ends_at): (UnixSeconds, UnixSeconds),
         carrier: Carrier,
@@ -202,7 +204,7 @@ impl Session {
             session: claims.provider_session.as_deref().map(|id| revocation::provider_session_id(&claims.provider, id)),
             subject: revocation::provider_subject_id(&claims.provider, &claims.subject),
         };
-        Session { groups: claims.groups.clone(), at_provider: Some(at_provider), ..self }
+        Session { groups: claims.groups.as_slice().into(), at_provider: Some(at_provider), ..self }
     }
 
     /// The session with its idle clock moved to `now`, when that is due.
@@ -222,7 +224,7 @@ impl Session {
             if credentials_of(&user) != self.credentials {
                 return None;
             }
-            self.groups = user.groups;
+            self.groups = user.groups.into();
         }
         Some(self)
     }
@@ -302,7 +304,7 @@ impl Session {
             bytes.extend_from_slice(&at_provider.session.unwrap_or_default());
             bytes.extend_from_slice(&at_provider.subject);
             bytes.push(u8::try_from(self.groups.len()).expect("groups are bounded at the login"));
-            for group in &self.groups {
+            for group in &*self.groups {
                 bytes.push(u8::try_from(group.len()).expect("long groups are left out at the login"));
                 bytes.extend_from_slice(group.as_bytes());
             }
@@ -342,12 +344,12 @@ impl Session {
                 Some(AtProvider { session: (session != [0; 16]).then_some(session), subject })
             }
         };
-        let account = AccountId { issuer, name: str::from_utf8(input).ok()?.to_owned() };
+        let account = AccountId { issuer: issuer.map(Into::into), name: str::from_utf8(input).ok()?.into() };
         Some(Session {
             id,
             login,
             account,
-            groups,
+            groups: groups.into(),
             factors,
             credentials,
             at_provider,
@@ -447,9 +449,9 @@ mod tests {
     #[test]
     fn the_longest_user_name_still_fits_a_cookie_of_one_kilobyte() {
         let mut session = testing::session("alice", 1_000);
-        session.account = AccountId { issuer: Some("corporate".to_owned()), name: "x".repeat(256) };
+        session.account = AccountId { issuer: Some("corporate".into()), name: "x".repeat(256).into() };
         session.at_provider = Some(AtProvider { session: Some([1; 16]), subject: [2; 16] });
-        session.groups = vec!["staff".to_owned(), "support".to_owned()];
+        session.groups = ["staff".to_owned(), "support".to_owned()].into();
         session.factors = Method::all().map(|method| ProvedFactor::ordinary(method, 1_000)).collect();
         assert_eq!(Session::decode(&session.encode()), Some(session.clone()));
         let sealed_bytes = session.encode().len() + 12 + 16;

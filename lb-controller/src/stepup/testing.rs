@@ -69,10 +69,12 @@ pub(super) fn request(method: &str, target: &str, headers: &[(&str, &str)], body
         headers: map,
         body: InboundBody::Whole(Bytes::copy_from_slice(body.as_bytes())),
         client: Client { address: [192, 0, 2, 7].into(), through_trusted_proxy: false },
+        ends: None,
         certificate: None,
         tls_class: None,
         pages: Default::default(),
         upgrade: None,
+        onward: Default::default(),
     }
 }
 

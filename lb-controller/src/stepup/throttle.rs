@@ -98,6 +98,11 @@ impl Throttle {
     pub(super) fn charge(&self, purpose: &str, buckets: &[Bucket<'_>], now: UnixSeconds) -> Result<(), Wait> {
         let mut records = self.records.lock().expect("no holder of this lock panics");
         let keyed: Vec<_> = buckets.iter().map(|bucket| (bucket.key(purpose), bucket.schedule())).collect();
+        for (key, schedule) in &keyed {
+            if let Some(record) = records.get_mut(key) {
+                schedule.follow_clock(record, now);
+            }
+        }
         let waits = keyed.iter().zip(buckets).filter_map(|((key, schedule), bucket)| {
             Some(Wait { seconds: schedule.wait(records.get(key)?, now)?, bucket: bucket.name() })
         });
@@ -139,6 +144,13 @@ impl Throttle {
 }
 
 impl Schedule {
+    /// Where the clock was set back, the last attempt counts as of now: nobody waits until it is that late again.
+    fn follow_clock(&self, record: &mut Record, now: UnixSeconds) {
+        if record.last_at > now {
+            (record.last_at, record.forget_at) = (now, now + self.forget_after_seconds);
+        }
+    }
+
     /// Seconds still to wait, or `None` when the next attempt may come now.
     fn wait(&self, record: &Record, now: UnixSeconds) -> Option<u64> {
         if record.failures <= self.free || record.forget_at <= now {
@@ -201,6 +213,18 @@ mod tests {
                 Ok(()),
                 "after {failures_before} failures and a wait"
             );
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_nobody_wait_longer() {
+        let throttle = Throttle::default();
+        let buckets = [Bucket::AccountFromSource("alice", source(1))];
+        for (at, wait) in
+            [(10_000, None), (10_000, None), (6_400, Some(1)), (6_401, None), (2_000, Some(2)), (2_002, None)]
+        {
+            let charged = throttle.charge("password", &buckets, at);
+            assert_eq!(charged.err().map(|wait| wait.seconds), wait, "at {at}");
         }
     }
 

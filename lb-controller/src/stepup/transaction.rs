@@ -266,6 +266,12 @@ impl Transactions {
         open.remove(id).ok_or(Refused::Gone)
     }
 
+    /// Undoes [`Transactions::consume`] where the request did not go on after all. One given up meanwhile, with its login,
+    /// is claimed by nobody and swept in its time.
+    pub(super) fn put_back(&self, id: RandomId, transaction: Transaction) {
+        self.lock().insert(id, transaction);
+    }
+
     /// Forgets those whose time is over, and everything parked with them.
     pub(super) fn sweep(&self, now: UnixSeconds) {
         self.keep(&mut self.lock(), |transaction| transaction.expires_at > now);

@@ -6,7 +6,7 @@ use anyhow::Result;
 use aws_lc_rs::hmac;
 
 use super::private_file;
-use super::random_id::{hex, random_bytes};
+use super::random_id::hex;
 use super::session::Session;
 
 pub(super) struct UserTags(hmac::Key);
@@ -14,16 +14,7 @@ pub(super) struct UserTags(hmac::Key);
 impl UserTags {
     /// Reads the key of `directory`, or makes it. It is never rotated: tags would no longer compare.
     pub(super) fn open(directory: &Path) -> Result<UserTags> {
-        let path = directory.join("audit-key");
-        let secret = match private_file::read(&path)? {
-            Some(secret) => secret,
-            None => {
-                let secret = random_bytes::<32>().to_vec();
-                private_file::replace(&path, &secret)?;
-                secret
-            }
-        };
-        anyhow::ensure!(secret.len() == 32, "{} is damaged; delete it to tag users anew", path.display());
+        let secret = private_file::secret(&directory.join("audit-key"))?;
         Ok(UserTags(hmac::Key::new(hmac::HMAC_SHA256, &secret)))
     }
 

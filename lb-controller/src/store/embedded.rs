@@ -5,33 +5,25 @@ mod api_keys;
 mod enrolments;
 mod habits;
 mod id_tokens;
+mod opened;
 mod tokens;
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub use enrolments::Change;
 use lb_policy::UnixSeconds;
-use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use opened::Opened;
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use serde::{Deserialize, Serialize};
 
 /// One host's durable state.
 #[derive(Debug)]
 pub struct Store {
-    database: Database,
-    health: Health,
-}
-
-/// How the store does, for metrics.
-#[derive(Debug, Default)]
-struct Health {
-    last_failed: AtomicBool,
-    failures: AtomicU64,
+    opened: Opened,
 }
 
 /// Sessions that ended early: everything under `id` (a session, a login, or a whole user) issued up to `ended_at`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revoked {
     pub id: [u8; 16],
     pub user: [u8; 16],
@@ -46,8 +38,14 @@ pub enum StoreError {
     InUse { path: String },
     #[error("{path}: cannot open the store: {source}; if it is damaged, move it away: that ends all sessions")]
     Open { path: String, source: redb::Error },
-    #[error("cannot write the store: {0}; is the disk full or read-only?")]
+    #[error("cannot use the store: {0}; is the disk full or read-only?")]
     Write(#[from] redb::Error),
+    #[error("the store could not be written a moment ago; is the disk full or read-only?")]
+    Resting,
+    #[error("the store is closed: after a failure it could not be opened anew; is the disk full or read-only?")]
+    Closed,
+    #[error("a new lb-controller has taken this store over")]
+    Elsewhere,
 }
 
 /// User, ended at, may be forgotten at.
@@ -61,44 +59,58 @@ const REVOKED: TableDefinition<'_, [u8; 16], RevokedRow> = TableDefinition::new(
 impl Store {
     /// Opens the store, or makes it (mode 0600).
     pub fn open(path: &Path) -> Result<Store, StoreError> {
-        let display = || path.display().to_string();
-        let open_error = |source| StoreError::Open { path: display(), source };
-        // Made before redb opens it: left to itself it would be as readable as the umask allows.
-        let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-        made.map_err(|error| open_error(redb::Error::Io(error)))?;
-        let database = Database::create(path).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: display() },
-            other => open_error(other.into()),
-        })?;
-        let store = Store { database, health: Health::default() };
-        store.make_tables().map_err(open_error)?;
+        let store = Store { opened: Opened::open(path)? };
+        store.write(make_tables).map_err(|error| error.while_opening(path))?;
         Ok(store)
     }
 
-    /// Whether the last read or write did what it should.
+    /// Whether the last read and the last write did what they should.
     pub fn is_up(&self) -> bool {
-        !self.health.last_failed.load(Ordering::Relaxed)
+        self.opened.is_up()
     }
 
     /// Reads and writes that failed so far.
     pub fn failures(&self) -> u64 {
-        self.health.failures.load(Ordering::Relaxed)
+        self.opened.failures()
     }
 
-    /// The outcome of a read or write, remembered.
-    fn told<T>(&self, outcome: Result<T, redb::Error>) -> Result<T, StoreError> {
-        self.health.last_failed.store(outcome.is_err(), Ordering::Relaxed);
-        if outcome.is_err() {
-            self.health.failures.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(outcome?)
+    /// After a failure: tries whether the disk takes writes again, so that nobody's proof has to. Blocks on the disk.
+    pub fn try_again(&self) -> Result<(), StoreError> {
+        self.write(make_tables)?;
+        self.read(|database| {
+            database.begin_read()?.open_table(REVOKED)?;
+            Ok(())
+        })
+    }
+
+    /// Lets another process open the file: from now on reads see what it held, and writes wait. See decision 66.
+    pub fn lend(&self) {
+        self.opened.lend();
+    }
+
+    /// The other process has ended, and gave nothing to be taken over. Does nothing where nothing is lent.
+    pub fn take_back(&self) {
+        self.opened.take_back();
+    }
+
+    /// The other process keeps it: writes fail from now on.
+    pub fn give_away(&self) {
+        self.opened.give_away();
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+        self.opened.read(read)
+    }
+
+    fn write<T>(&self, write: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+        self.opened.write(write)
     }
 
     /// Accepts the code of `step` for `user`, unless that step or a later one was accepted before (RFC 6238 §5.2). Of any
     /// number of callers with one step exactly one is told `true`, and it stays so after a crash.
     pub fn accept_totp_step(&self, user: &str, step: u64) -> Result<bool, StoreError> {
-        let write = || -> Result<bool, redb::Error> {
-            let transaction = self.database.begin_write()?;
+        let write = |database: &Database| -> Result<bool, redb::Error> {
+            let transaction = database.begin_write()?;
             let accepted = {
                 let mut steps = transaction.open_table(TOTP_STEPS)?;
                 let last = steps.get(user)?.map(|last| last.value());
@@ -111,13 +123,13 @@ impl Store {
             transaction.commit()?;
             Ok(accepted)
         };
-        self.told(write())
+        self.write(write)
     }
 
     /// Remembers that sessions ended early; the entries `superseded` by it are dropped.
     pub fn revoke(&self, revoked: Revoked, superseded: &[[u8; 16]]) -> Result<(), StoreError> {
-        let write = || -> Result<(), redb::Error> {
-            let transaction = self.database.begin_write()?;
+        let write = |database: &Database| -> Result<(), redb::Error> {
+            let transaction = database.begin_write()?;
             {
                 let mut table = transaction.open_table(REVOKED)?;
                 for id in superseded {
@@ -128,25 +140,41 @@ impl Store {
             transaction.commit()?;
             Ok(())
         };
-        self.told(write())
+        self.write(write)
+    }
+
+    /// Remembers all of these; some may be there already.
+    pub fn revoke_all(&self, all: &[Revoked]) -> Result<(), StoreError> {
+        let write = |database: &Database| -> Result<(), redb::Error> {
+            let transaction = database.begin_write()?;
+            {
+                let mut table = transaction.open_table(REVOKED)?;
+                for revoked in all {
+                    table.insert(revoked.id, (revoked.user, revoked.ended_at, revoked.until))?;
+                }
+            }
+            transaction.commit()?;
+            Ok(())
+        };
+        self.write(write)
     }
 
     /// Forgets what no longer matters.
     pub fn sweep(&self, now: UnixSeconds) -> Result<(), StoreError> {
-        let write = || -> Result<(), redb::Error> {
-            let transaction = self.database.begin_write()?;
+        let write = |database: &Database| -> Result<(), redb::Error> {
+            let transaction = database.begin_write()?;
             transaction.open_table(REVOKED)?.retain(|_, (_, _, until)| until > now)?;
             transaction.open_table(id_tokens::ID_TOKENS)?.retain(|_, (until, _)| until > now)?;
             transaction.commit()?;
             Ok(())
         };
-        self.told(write())
+        self.write(write)
     }
 
     /// Everything revoked that still matters.
     pub fn revoked(&self, now: UnixSeconds) -> Result<Vec<Revoked>, StoreError> {
-        let read = || -> Result<Vec<Revoked>, redb::Error> {
-            let table = self.database.begin_read()?.open_table(REVOKED)?;
+        let read = |database: &Database| -> Result<Vec<Revoked>, redb::Error> {
+            let table = database.begin_read()?.open_table(REVOKED)?;
             let mut all = Vec::new();
             for row in table.iter()? {
                 let (id, row) = row?;
@@ -156,21 +184,31 @@ impl Store {
             all.retain(|revoked| revoked.until > now);
             Ok(all)
         };
-        self.told(read())
+        self.read(read)
     }
+}
 
-    fn make_tables(&self) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
-        transaction.open_table(TOTP_STEPS)?;
-        transaction.open_table(REVOKED)?;
-        transaction.open_table(enrolments::ENROLMENTS)?;
-        transaction.open_table(api_keys::API_KEYS)?;
-        transaction.open_table(id_tokens::ID_TOKENS)?;
-        transaction.open_table(tokens::ENROLMENT_TOKENS)?;
-        transaction.open_table(habits::HABITS)?;
-        transaction.commit()?;
-        Ok(())
+impl StoreError {
+    /// The same at the start, where nothing was written yet.
+    fn while_opening(self, path: &Path) -> StoreError {
+        match self {
+            StoreError::Write(source) => StoreError::Open { path: path.display().to_string(), source },
+            other => other,
+        }
     }
+}
+
+fn make_tables(database: &Database) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(TOTP_STEPS)?;
+    transaction.open_table(REVOKED)?;
+    transaction.open_table(enrolments::ENROLMENTS)?;
+    transaction.open_table(api_keys::API_KEYS)?;
+    transaction.open_table(id_tokens::ID_TOKENS)?;
+    transaction.open_table(tokens::ENROLMENT_TOKENS)?;
+    transaction.open_table(habits::HABITS)?;
+    transaction.commit()?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -237,6 +275,37 @@ mod tests {
         let path = directory.path().join("store.redb");
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert!(matches!(Store::open(&path), Err(StoreError::InUse { .. })));
+    }
+
+    #[test]
+    fn a_store_that_is_lent_is_read_from_and_written_to_again_only_once_it_is_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.redb");
+        let store = open(&directory);
+        assert!(store.accept_totp_step("alice", 100).unwrap());
+        let revoked = Revoked { id: [1; 16], user: [9; 16], ended_at: 10, until: 50 };
+        store.revoke(revoked, &[]).unwrap();
+        store.lend();
+        let successor = Store::open(&path).unwrap();
+        assert_eq!(store.revoked(0).unwrap(), [revoked], "reads go on");
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| store.accept_totp_step("alice", 101));
+            assert!(successor.accept_totp_step("alice", 102).unwrap());
+            drop(successor);
+            store.take_back();
+            assert!(!waiting.join().unwrap().unwrap(), "it waited, and saw what the other had accepted");
+        });
+        store.lend();
+        let successor = Store::open(&path).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| store.accept_totp_step("alice", 103));
+            store.give_away();
+            assert!(matches!(waiting.join().unwrap(), Err(StoreError::Elsewhere)), "nothing is accepted twice");
+        });
+        assert!(successor.accept_totp_step("alice", 103).unwrap());
+        store.take_back();
+        assert!(store.accept_totp_step("alice", 104).is_err(), "what was given away does not come back");
+        assert_eq!(store.revoked(0).unwrap(), [revoked]);
     }
 
     #[test]

@@ -238,6 +238,8 @@ texts! {
     step_up_impossible_about;
     too_large_to_confirm;
     too_large_to_confirm_about;
+    too_many_wait;
+    too_many_wait_about;
     fact_too_long;
     fact_too_long_about(name, count);
     no_errand;

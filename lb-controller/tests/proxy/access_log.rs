@@ -3,14 +3,14 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
+use lb_controller::config::{AccessFormat, AccessLogConfig, LogDestination, LogFileConfig};
 use lb_controller::metrics::Metrics;
-use lb_controller::serve::access_log::{AccessLayer, NonBlocking};
+use lb_controller::serve::access_log::{AccessLog, NonBlocking};
 use serde_json::Value;
-use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::support::client::{exchange, get};
-use crate::support::edge::Edge;
+use crate::support::edge::{Edge, Options};
 use crate::support::eventually;
 use crate::support::origin::Origin;
 
@@ -37,15 +37,55 @@ impl Lines {
     }
 }
 
+/// What a client sends to write lines of its own stays within its line, and in it.
+#[test]
+fn nobody_writes_lines_of_their_own_into_a_combined_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("access.log");
+    let log = AccessLog::json(NonBlocking::new(Metrics::default()));
+    let config = AccessLogConfig {
+        destination: LogDestination::File(LogFileConfig { path: file.clone(), rotation: None }),
+        format: Some(AccessFormat::Combined),
+        ..AccessLogConfig::default()
+    };
+    log.put(log.prepare(Some(&config)).unwrap());
+    log.write_to(std::io::sink()).unwrap();
+    let edge = Edge::with(&[Origin::answering("hello").address], Options { access_log: log, ..Options::default() });
+    for agent in ["x\" 200 1 \"-\" \"y", "\\", "\\\"", "caf\u{e9}\u{9b}31m\u{7f}", "tab\there"] {
+        let request = format!(
+            "GET /a%22%20200%201 HTTP/1.1\r\nHost: shop.example\r\nReferer: https://a.example/?token=secret\r\n\
+             User-Agent: {agent}\r\nConnection: close\r\n\r\n"
+        );
+        exchange(&edge, request);
+    }
+    exchange(&edge, "GET /last HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n");
+    eventually("the last line", || std::fs::read_to_string(&file).is_ok_and(|text| text.contains("/last")));
+    let text = std::fs::read_to_string(&file).unwrap();
+    let start = "127.0.0.1 - - [";
+    assert!(text.lines().all(|line| line.starts_with(start) && line.is_ascii()), "{text}");
+    assert!(!text.contains("secret"), "{text}");
+    for end in [
+        r#"] "GET /a%22%20200%201 HTTP/1.1" 200 5 "https://a.example/" "x\" 200 1 \"-\" \"y""#,
+        r#""https://a.example/" "\\""#,
+        r#""https://a.example/" "\\\"""#,
+        r#""https://a.example/" "tab\there""#,
+        r#"] "GET /last HTTP/1.1" 200 5 "-" "-""#,
+    ] {
+        assert_eq!(text.lines().filter(|line| line.ends_with(end)).count(), 1, "{end} is not in\n{text}");
+    }
+}
+
 #[test]
 fn a_request_is_one_line_of_json_without_its_query() {
     let lines = Lines::default();
     let writer = NonBlocking::new(Metrics::default());
     writer.write_to(lines.clone()).unwrap();
-    tracing_subscriber::registry().with(AccessLayer::new(writer)).init();
+    // Lines are written where their level is asked for.
+    tracing_subscriber::registry().init();
 
     let origin = Origin::answering("hello");
-    let edge = Edge::start(&[origin.address]);
+    let options = Options { access_log: AccessLog::json(writer), ..Options::default() };
+    let edge = Edge::with(&[origin.address], options);
     get(&edge, "/logged?token=secret");
     exchange(&edge, "GET /refused HTTP/1.1\r\nHost: other.example\r\nConnection: close\r\n\r\n");
     let mut line = Value::Null;

@@ -118,6 +118,7 @@ fn slowness_is_charged_to_whoever_is_slow() {
         connect: Duration::from_secs(3),
         response: Duration::from_millis(200),
         request_body: Duration::from_millis(200),
+        ..Timeouts::default()
     };
     let origin = Origin::start(|_, _| {
         std::thread::sleep(Duration::from_secs(5));

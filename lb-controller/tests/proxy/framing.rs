@@ -30,6 +30,35 @@ fn doubtful_requests_are_refused_and_nothing_of_them_is_forwarded() {
         ("a list of lengths", post("Content-Length: 0, 0\r\n", ""), 400),
         ("a signed length", post("Content-Length: +0\r\n", ""), 400),
         ("an underscored length", post("Content_Length: 50\r\n", ""), 400),
+        ("a dotted coding", post("Transfer.Encoding: chunked\r\n", "0\r\n\r\n"), 400),
+        ("a quoted coding", post("Transfer-Encoding: \"chunked\"\r\n", "0\r\n\r\n"), 400),
+        ("a coding with a parameter", post("Transfer-Encoding: chunked;q=1\r\n", "0\r\n\r\n"), 400),
+        ("an empty coding", post("Transfer-Encoding:\r\n", "0\r\n\r\n"), 400),
+        ("a hexadecimal length", post("Content-Length: 0x0\r\n", ""), 400),
+        ("a negative length", post("Content-Length: -1\r\n", ""), 400),
+        ("a length in two words", post("Content-Length: 0 0\r\n", ""), 400),
+        ("an empty length", post("Content-Length:\r\n", ""), 400),
+        ("a length without end", post("Content-Length: 18446744073709551616\r\n", ""), 400),
+        ("a header without a name", post(": 0\r\n", ""), 400),
+        ("a header without a colon", post("Content-Length 0\r\n", ""), 400),
+        ("a control character in a name", post("Content-\x01Length: 0\r\n", ""), 400),
+        ("a first header that continues nothing", bare("GET / HTTP/1.1\r\n\tHost: shop.example\r\n\r\n"), 400),
+        ("two blanks before the target", bare("GET  / HTTP/1.1\r\nHost: shop.example\r\n\r\n"), 400),
+        ("a blank within the target", bare("GET /a b HTTP/1.1\r\nHost: shop.example\r\n\r\n"), 400),
+        ("a tab for a blank", bare("GET\t/ HTTP/1.1\r\nHost: shop.example\r\n\r\n"), 400),
+        ("a version of two digits", bare("GET / HTTP/1.10\r\nHost: shop.example\r\n\r\n"), 400),
+        ("a lower-case version", bare("GET / http/1.1\r\nHost: shop.example\r\n\r\n"), 400),
+        (
+            "a chunked upgrade",
+            post("Connection: upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n", ""),
+            400,
+        ),
+        ("an upgrade with a body", post("Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 9\r\n", ""), 400),
+        (
+            "a target with another port",
+            bare("GET https://shop.example:444/ HTTP/1.1\r\nHost: shop.example\r\n\r\n"),
+            400,
+        ),
         ("bare line feeds", bare("GET / HTTP/1.1\nHost: shop.example\n\n"), 400),
         ("one bare line feed", bare("GET / HTTP/1.1\r\nHost: shop.example\nX: y\r\n\r\n"), 400),
         ("a bare carriage return", bare("GET / HTTP/1.1\r\nHost: shop.example\r\nX: a\rb\r\n\r\n"), 400),
@@ -59,6 +88,36 @@ fn doubtful_requests_are_refused_and_nothing_of_them_is_forwarded() {
     // Whatever went on above, the edge serves on.
     assert_eq!(get(&edge, "/").0, 200);
     assert_eq!(origin.request_lines(), ["GET / HTTP/1.1"]);
+}
+
+#[test]
+fn what_passes_reaches_the_backend_as_the_one_request_it_is() {
+    let chunked =
+        |chunks: String| format!("POST / HTTP/1.1\r\nHost: shop.example\r\nTransfer-Encoding: CHUNKED\r\n\r\n{chunks}");
+    let size = HIDDEN.len();
+    for (what, bytes, body) in [
+        (
+            "a request within a body",
+            format!("POST / HTTP/1.1\r\nHost: shop.example\r\nContent-Length: {size}\r\n\r\n{HIDDEN}"),
+            HIDDEN.to_owned(),
+        ),
+        ("a request within a chunk", chunked(format!("{size:x}\r\n{HIDDEN}\r\n0\r\n\r\n")), HIDDEN.to_owned()),
+        ("a size with zeros before it", chunked("0003\r\nabc\r\n000\r\n\r\n".into()), "abc".into()),
+        ("a size in capitals", chunked("A\r\n0123456789\r\n0\r\n\r\n".into()), "0123456789".into()),
+        ("a trailer that would be a length", chunked("1\r\na\r\n0\r\nContent-Length: 50\r\n\r\n".into()), "a".into()),
+        ("empty lines before a request", format!("\r\n\r\n{}", chunked("1\r\na\r\n0\r\n\r\n".into())), "a".into()),
+    ] {
+        let origin = Origin::answering("hello");
+        let edge = Edge::start(&[origin.address]);
+        let last = "GET /last HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n";
+        let answer = exchange(&edge, bytes + last);
+        assert_eq!(answer.matches("HTTP/1.1 200").count(), 2, "{what}: {answer}");
+        assert_eq!(origin.request_lines(), ["POST / HTTP/1.1", "GET /last HTTP/1.1"], "{what}");
+        let received = &origin.received()[0];
+        assert_eq!(String::from_utf8_lossy(&received.body), body, "{what}");
+        let framing = [received.values("content-length").len(), received.values("transfer-encoding").len()];
+        assert_eq!(framing.iter().sum::<usize>(), 1, "{what}: {}", received.head);
+    }
 }
 
 #[test]

@@ -5,10 +5,10 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use lb_controller::serve::accept::Limits;
-use lb_controller::serve::tls::{Certificates, self_signed};
+use lb_controller::serve::tls::self_signed;
 
 use crate::support::client::{Raw, get, status};
-use crate::support::edge::{Edge, Options};
+use crate::support::edge::{Edge, Options, served};
 use crate::support::eventually;
 use crate::support::origin::Origin;
 
@@ -107,7 +107,7 @@ fn a_new_certificate_is_shown_without_dropping_a_connection() {
     assert_eq!(old.certificate(), Some(edge.certificate.clone()));
     let elsewhere = tempfile::tempdir().unwrap();
     let files = self_signed(elsewhere.path(), &["shop.example".to_owned()]).unwrap();
-    edge.certificates.replace(Certificates::load(&[files]).unwrap());
+    edge.certificates.put(served(files));
     assert_eq!(Raw::connect(&edge).certificate(), None, "the client does not trust the new certificate yet");
     old.write("GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n");
     assert_eq!(status(&old.read_response().0), 200);

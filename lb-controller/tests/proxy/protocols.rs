@@ -126,18 +126,61 @@ fn head_has_the_length_but_no_body() {
 }
 
 #[test]
-fn informational_responses_are_passed_over_and_trailers_passed_on() {
+fn informational_responses_go_before_the_response_and_trailers_behind_it() {
     let origin = Origin::start(|_, stream| {
-        let head = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\
+        let head = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\nLB-Session: forged\r\nKeep-Alive: x\r\n\
+                    Content-Length: 7\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\
                     Trailer: X-Sum\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 7\r\n\r\n";
         stream.write_all(head.as_bytes()).is_ok()
     });
     let edge = Edge::start(&[origin.address]);
+    for (version, expected) in [("1.1", 103), ("1.0", 200)] {
+        let mut raw = Raw::connect(&edge);
+        raw.write(format!(
+            "GET / HTTP/{version}\r\nHost: shop.example\r\nTE: trailers\r\nConnection: close, TE\r\n\r\n"
+        ));
+        let answer = raw.read_to_end();
+        assert_eq!(status(&answer), expected, "{answer}");
+        if expected == 103 {
+            let (hints, rest) = answer.split_once("\r\n\r\n").unwrap();
+            assert_eq!(hints, "HTTP/1.1 103 Early Hints\r\nlink: </a>");
+            let (processing, rest) = rest.split_once("\r\n\r\n").unwrap();
+            assert_eq!(processing, "HTTP/1.1 102 Processing");
+            assert!(status(rest) == 200 && rest.to_ascii_lowercase().contains("x-sum: 7"), "{rest}");
+        }
+    }
+    // What cannot be passed on is no harm.
+    let request = http::Request::get("https://shop.example/").body(Bytes::new()).unwrap();
+    assert_eq!(h2(&edge, vec![request])[0].body(), "ok");
+}
+
+#[test]
+fn hints_come_while_the_backend_still_thinks_and_never_without_end() {
+    let (go_on, wait) = channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let origin = Origin::start(move |_, stream| {
+        stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").unwrap();
+        wait.lock().unwrap().recv_timeout(Duration::from_secs(10)).unwrap();
+        ok(stream, "at last")
+    });
+    let edge = Edge::start(&[origin.address]);
     let mut raw = Raw::connect(&edge);
-    raw.write("GET / HTTP/1.1\r\nHost: shop.example\r\nTE: trailers\r\nConnection: close, TE\r\n\r\n");
-    let answer = raw.read_to_end();
-    assert_eq!(status(&answer), 200, "{answer}");
-    assert!(answer.to_ascii_lowercase().contains("x-sum: 7"), "{answer}");
+    raw.write("GET / HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n");
+    assert_eq!(raw.read_until("\r\n\r\n"), "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n");
+    go_on.send(()).unwrap();
+    assert!(raw.read_to_end().ends_with("at last"));
+
+    let endless = Origin::start(|_, stream| {
+        while stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").is_ok() {}
+        false
+    });
+    let edge = Edge::start(&[endless.address]);
+    let answer = get(&edge, "/").1;
+    assert!(
+        answer.contains("HTTP/1.1 502 "),
+        "hints without end are no answer: {}",
+        &answer[answer.len().saturating_sub(500)..]
+    );
 }
 
 const WEBSOCKET: &str = "GET /chat HTTP/1.1\r\nHost: shop.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\

@@ -1,8 +1,13 @@
 //! A running edge, scripted backends, and clients that can write any bytes.
 
+pub(crate) mod authority;
 pub(crate) mod client;
 pub(crate) mod edge;
+pub(crate) mod frames;
+pub(crate) mod h2_client;
+pub(crate) mod h2_origin;
 pub(crate) mod origin;
+pub(crate) mod tls_origin;
 
 use std::time::{Duration, Instant};
 

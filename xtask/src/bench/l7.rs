@@ -9,6 +9,8 @@ mod cases;
 mod load;
 mod peers;
 mod report;
+mod scale;
+mod soak;
 mod subject;
 
 use std::collections::BTreeMap;
@@ -23,15 +25,21 @@ use crate::{build, run};
 use cases::Case;
 use subject::Subject;
 
+pub(super) use scale::run as scale;
+pub(super) use soak::run as soak;
+
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "l7")]
 pub(crate) struct Args {
-    /// For `l7`: the median of this many rounds is told
+    /// For `l7` and `scale`: the median of this many rounds is told
     #[arg(long, default_value_t = 7, value_name = "N")]
     rounds: usize,
-    /// For `l7`: how long each proxy is loaded in each case and round
+    /// For `l7` and `scale`: how long each proxy is loaded in each case and round
     #[arg(long, default_value_t = 2, value_name = "N")]
     seconds: u32,
+    /// For `soak`: how long the load goes on
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    minutes: u64,
     /// For `l7`: only the cases whose name contains this
     #[arg(long, default_value = "", value_name = "TEXT")]
     only: String,
@@ -44,7 +52,7 @@ pub(super) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     setup::ensure_for_l7_bench(workspace)?;
     build::all(workspace, Purpose::Build, Profile::Release)?;
     let home = Home::make(Workspace::find()?)?;
-    let _backend = peers::backend(&home)?;
+    let (_backend, _direct) = (peers::backend(&home)?, peers::in_place_of_a_proxy(&home)?);
     let subjects = peers::all(workspace, &home)?;
     let cases: Vec<&Case> = cases::ALL.iter().filter(|case| case.name.contains(&args.only)).collect();
     let values = measure(&home, &subjects, &cases, args)?;

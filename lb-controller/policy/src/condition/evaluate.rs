@@ -4,11 +4,18 @@ use core::cmp::Ordering;
 use core::net::IpAddr;
 
 use super::layout::{NumberOperand, Operand, Step, TextOperand};
-use super::{Comparison, Conditions, Decimal, Facts, Networks, TextRelation, Truth, Value};
+use super::{Comparison, Condition, Conditions, Decimal, Facts, Networks, TextRelation, Truth, Value};
 use alloc::string::String;
 
 /// Longer lists leave `exists` undecided: a session or certificate with more entries is not what a rule was written for.
 const MOST_ENTRIES: usize = 256;
+
+impl Conditions {
+    /// Reads from where `condition` stands. What comes of it means nothing: the memory is wanted soon.
+    pub(crate) fn touch(&self, condition: Condition) -> u32 {
+        u32::from(matches!(self.steps[condition.start as usize], Step::Not))
+    }
+}
 
 /// One evaluation on its way along the steps.
 struct Walk<'c, 's, 'a> {

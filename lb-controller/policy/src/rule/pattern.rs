@@ -89,6 +89,15 @@ impl MethodSet {
         Some(MethodSet(bits))
     }
 
+    /// All of its methods are in `other`.
+    pub(crate) fn is_within(self, other: MethodSet) -> bool {
+        self.0 & !other.0 == 0
+    }
+
+    pub(crate) fn len(self) -> u32 {
+        self.0.count_ones()
+    }
+
     pub(crate) fn intersects(self, other: MethodSet) -> bool {
         self.0 & other.0 != 0
     }
@@ -191,8 +200,27 @@ impl SegmentPattern {
 }
 
 /// The segments that matching looks at: empty ones are skipped, so a trailing slash changes nothing.
-pub(crate) fn segments_of(path: &str) -> impl Iterator<Item = &str> + Clone {
-    path.split('/').filter(|segment| !segment.is_empty())
+pub(crate) fn segments_of(path: &str) -> Segments<'_> {
+    Segments { rest: path }
+}
+
+/// As `split('/')` has them, which is made for long texts and costs a decision more than its rules do.
+#[derive(Clone)]
+pub(crate) struct Segments<'p> {
+    rest: &'p str,
+}
+
+impl<'p> Iterator for Segments<'p> {
+    type Item = &'p str;
+
+    fn next(&mut self) -> Option<&'p str> {
+        let bytes = self.rest.as_bytes();
+        let start = bytes.iter().position(|byte| *byte != b'/')?;
+        let length = bytes[start..].iter().position(|byte| *byte == b'/').unwrap_or(bytes.len() - start);
+        let (segment, rest) = self.rest[start..].split_at(length);
+        self.rest = rest;
+        Some(segment)
+    }
 }
 
 #[cfg(test)]

@@ -154,6 +154,26 @@ fn any_match() -> impl Strategy<Value = MatchSource> {
     })
 }
 
+#[test]
+fn however_many_rules_are_about_a_request_each_is_visited_once() {
+    for count in [0, 1, AHEAD - 1, AHEAD, AHEAD + 1, 3 * AHEAD + 1] {
+        let sources: Vec<RuleSource> = (0..count).map(|number| rule(&format!("r{number:03}"))).collect();
+        let rules = RuleSet::compile(&sources, &Levels::default()).unwrap();
+        let mut found: Vec<&str> = Vec::new();
+        let request = RequestFacts {
+            method: "GET",
+            host: "a",
+            path: "/",
+            query: "",
+            parameters: &NO_PARAMETERS,
+            headers: &NoHeaders,
+        };
+        rules.for_each_candidate(&request, &mut |rule| found.push(&rule.about.id));
+        found.sort_unstable();
+        assert_eq!(found, rules.rule_ids().collect::<Vec<_>>());
+    }
+}
+
 proptest! {
     #[test]
     fn the_index_finds_what_trying_every_rule_finds(

@@ -5,7 +5,6 @@ use lb_datapath::{DesiredService, Prefix, Tier};
 use super::super::section::{Complaint, Section};
 use super::super::tree::Node;
 use super::super::values;
-use ipnet::IpNet;
 use lb_common::maps::MAX_TIER_PREFIXES;
 
 pub(super) fn compile(config: &Section<'_>) -> Option<Tier> {
@@ -26,19 +25,8 @@ pub(super) fn compile(config: &Section<'_>) -> Option<Tier> {
 
 fn prefix(node: &Node, section: &Section<'_>) -> Option<Prefix> {
     node.read(section.problems, |text| {
-        let network = values::network(text)?;
-        if is_everybody(&network) {
-            let help = "list the addresses of the load balancers in front of this host";
-            return Err(Complaint::new(format!("`{text}` would let anybody send in any client's name"), help));
-        }
+        let network = values::peers(text)?;
         let unreadable = || Complaint::from(format!("`{text}` is no address block"));
         Prefix::new(network.addr(), network.prefix_len()).ok_or_else(unreadable)
     })
-}
-
-/// All of a family; or an IPv6 block so wide that it holds the form in which IPv4 addresses are looked up.
-fn is_everybody(network: &IpNet) -> bool {
-    const LEAST_BITS: u8 = 8;
-    network.prefix_len() < LEAST_BITS
-        || matches!(network, IpNet::V6(v6) if v6.addr().is_unspecified() && v6.prefix_len() < 96)
 }

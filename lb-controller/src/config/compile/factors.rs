@@ -197,7 +197,7 @@ fn is_this_machine(host: &str) -> bool {
 }
 
 /// What a file holds, without the line break at its end.
-fn secret_file(folder: &Path, text: &str, shortest: usize) -> Result<Zeroizing<Vec<u8>>, Complaint> {
+pub(super) fn secret_file(folder: &Path, text: &str, shortest: usize) -> Result<Zeroizing<Vec<u8>>, Complaint> {
     let mut bytes = Zeroizing::new(file(folder, text)?);
     while bytes.last().is_some_and(u8::is_ascii_whitespace) {
         bytes.pop();
@@ -209,7 +209,7 @@ fn secret_file(folder: &Path, text: &str, shortest: usize) -> Result<Zeroizing<V
     Ok(bytes)
 }
 
-fn file(folder: &Path, text: &str) -> Result<Vec<u8>, Complaint> {
+pub(super) fn file(folder: &Path, text: &str) -> Result<Vec<u8>, Complaint> {
     let path = super::path_in(folder, text)?;
     let unreadable = |error: &dyn std::fmt::Display| Complaint::from(format!("{}: {error}", path.display()));
     let metadata = std::fs::metadata(&path).map_err(|error| unreadable(&error))?;

@@ -1,33 +1,62 @@
 //! Pools of backends, and how their health is checked.
 
+mod backend;
+mod balance;
+mod discover;
+mod from_file;
+mod health;
+mod l4;
+mod limits;
+pub(super) mod retries;
 mod server_ids;
+mod tls;
 
-use std::net::SocketAddr;
+pub(in super::super) use from_file::{backend_fits, compile_backends};
+pub(super) use l4::check_unused;
+pub(super) use limits::MOST_REQUESTS;
+
+use std::cell::RefCell;
+use std::path::Path;
 use std::time::Duration;
 
 use lb_common::maps::{MAX_BACKENDS, MAX_POOLS};
-use lb_datapath::Forward;
-use lb_policy::CanonicalPath;
 
 use super::super::section::{Complaint, Names, Problems, Section};
 use super::super::tree::{Key, Node, Value};
-use super::super::{BackendConfig, HealthConfig, HealthKind, PoolConfig, Service, values};
+use super::super::{BackendProtocol, HealthConfig, PoolConfig, ProxyVersion, Service, TakenIn, values};
 
-pub(super) fn compile(config: &Section<'_>, services: &[Service]) -> Vec<PoolConfig> {
+/// What is known when pools are read.
+#[derive(Clone, Copy)]
+struct Surroundings<'a> {
+    services: &'a [Service],
+    /// Of this host.
+    zone: Option<&'a str>,
+    /// Where relative paths start.
+    folder: &'a Path,
+    /// Those that were read.
+    files: &'a RefCell<Vec<TakenIn>>,
+    problems: &'a Problems,
+}
+
+/// Also what files were read.
+pub(super) fn compile(config: &Section<'_>, services: &[Service], folder: &Path) -> (Vec<PoolConfig>, Vec<TakenIn>) {
+    let zone = config.value("zone", values::name);
+    let files = RefCell::default();
+    let around = Surroundings { services, zone: zone.as_deref(), folder, files: &files, problems: config.problems };
     let nodes = config.require_list("pools");
     if let Some(extra) = nodes.get(MAX_POOLS) {
         config.problems.report(&extra.place, format!("at most {MAX_POOLS} pools"));
     }
     let (mut names, mut pools) = (Names::of("pool"), Vec::<PoolConfig>::new());
     for node in nodes {
-        pools.extend(pool(node, &mut names, services, config.problems));
+        pools.extend(pool(node, &mut names, around));
         let backends: usize = pools.iter().map(|pool| pool.backends.len()).sum();
         if backends > MAX_BACKENDS {
             config.problems.report(&node.place, format!("at most {MAX_BACKENDS} backends in all pools together"));
             break;
         }
     }
-    pools
+    (pools, files.into_inner())
 }
 
 /// The names that the pools have, whatever else is wrong with them: complaints about those are made by [`compile`].
@@ -49,118 +78,64 @@ pub(super) fn names<'a>(config: &Section<'a>) -> Vec<&'a str> {
     }
 }
 
-fn pool(node: &Node, names: &mut Names, services: &[Service], problems: &Problems) -> Option<PoolConfig> {
+fn pool(node: &Node, names: &mut Names, around: Surroundings<'_>) -> Option<PoolConfig> {
+    let Surroundings { services, folder, problems, .. } = around;
     let section = Section::open("a pool", node, problems)?;
     let name = section.required_value("name", |text| names.unique(values::name(text)?));
     let mut backends = Vec::new();
-    for node in section.require_list("backends") {
-        let backend = backend(node, &backends, name.as_deref(), services, problems);
+    let is_found = section.has("discover");
+    let nodes = if is_found { section.list("backends") } else { section.require_list("backends") };
+    for node in nodes {
+        let backend = backend::backend(node, &backends, name.as_deref(), around);
         backends.extend(backend);
     }
-    let health = section.get("health").and_then(|node| health(node, problems)).unwrap_or_default();
+    let default = PoolConfig::default();
+    let slow_starts = Duration::ZERO..=Duration::from_secs(3600);
+    let percent = |key: &'static str, default: u8| section.value(key, values::percent).unwrap_or(default);
+    let usual = (default.retries, default.retry_budget);
+    let (retries, retry_budget) =
+        section.get("retries").and_then(|node| retries::of_pool(node, problems)).unwrap_or(usual);
+    let timeouts = section.get("timeouts").and_then(|node| retries::timeouts(node, default.timeouts, problems));
+    let tls = section.get("tls").and_then(|node| tls::tls(node, around));
+    let protocol = tls::protocol(&section, tls.is_some()).unwrap_or_default();
+    let send_proxy_protocol = section.value("send_proxy_protocol", proxy_version);
+    if send_proxy_protocol.is_some() && protocol != BackendProtocol::Http1 {
+        let help = "leave out `protocol`: a connection that begins with its client's address is for that client alone";
+        let complaint = Complaint::new("clients cannot share connections that name one of them", help);
+        section.report_key("send_proxy_protocol", complaint);
+    }
+    let health = section.get("health").and_then(|node| health::health(node, tls.as_ref(), around)).unwrap_or_default();
+    let pool = PoolConfig {
+        name: name.clone().unwrap_or_default(),
+        backends,
+        tls,
+        protocol,
+        discover: section.get("discover").and_then(|node| discover::discover(node, name.as_deref(), around)),
+        // At a port of its own no proxy's clients are expected.
+        health: HealthConfig { send_proxy_protocol: send_proxy_protocol.filter(|_| health.port.is_none()), ..health },
+        balance: section.get("balance").and_then(|node| balance::balance(node, problems)).unwrap_or_default(),
+        sticky: section.get("sticky").and_then(|node| balance::sticky(node, folder, problems)),
+        slow_start: section.value("slow_start", values::duration(slow_starts)).unwrap_or(default.slow_start),
+        panic_threshold_percent: percent("panic_threshold", default.panic_threshold_percent),
+        near_threshold_percent: percent("near_threshold", default.near_threshold_percent),
+        ejection: section.get("ejection").and_then(|node| limits::ejection(node, problems)),
+        limits: limits::limits(&section),
+        timeouts: timeouts.unwrap_or(default.timeouts),
+        retries,
+        retry_budget,
+        send_proxy_protocol,
+    };
+    l4::check(&section, &pool, services);
     section.finish();
-    let pool = PoolConfig { name: name?, backends, health };
+    name?;
     server_ids::check(node, &pool, services, problems);
     Some(pool)
 }
 
-/// An address, or `{address, weight, drain}`.
-fn backend(
-    node: &Node,
-    siblings: &[BackendConfig],
-    pool: Option<&str>,
-    services: &[Service],
-    problems: &Problems,
-) -> Option<BackendConfig> {
-    let address = |text: &str| {
-        let address = address(text, siblings, services)?;
-        other_family(address, pool, services).map_or(Ok(address), Err)
-    };
-    if !matches!(node.value, Value::Map(_)) {
-        return node.read(problems, address).map(BackendConfig::from);
+fn proxy_version(text: &str) -> Result<ProxyVersion, Complaint> {
+    match text {
+        "v1" => Ok(ProxyVersion::V1),
+        "v2" => Ok(ProxyVersion::V2),
+        _ => Err(Complaint::unknown("version of the PROXY protocol", text, ["v1", "v2"])),
     }
-    let section = Section::open("a backend", node, problems)?;
-    let address = section.required_value("address", address);
-    let weight = section.value("weight", values::number(0..=u8::MAX.into()));
-    let drain = section.value("drain", values::boolean);
-    let server_id = section.value("server_id", server_ids::read);
-    section.finish();
-    Some(BackendConfig {
-        address: address?,
-        weight: weight.map_or(BackendConfig::DEFAULT_WEIGHT, |weight| weight as u8),
-        drain: drain.unwrap_or(false),
-        server_id,
-    })
-}
-
-fn address(text: &str, siblings: &[BackendConfig], services: &[Service]) -> Result<SocketAddr, Complaint> {
-    let address = values::socket_address(text)?;
-    if siblings.iter().any(|backend| backend.address == address) {
-        return Err("this pool has this backend already".into());
-    }
-    match services.iter().find(|service| service.takes_tcp(address)) {
-        Some(service) => {
-            Err(format!("this is service `{}` itself: requests would go round in circles", service.name).into())
-        }
-        None => Ok(address),
-    }
-}
-
-/// What is wrong with a backend that a service would have to reach by another IP version.
-fn other_family(address: SocketAddr, pool: Option<&str>, services: &[Service]) -> Option<Complaint> {
-    let is_ipv6 = address.ip().to_canonical().is_ipv6();
-    let is_apart = |service: &&Service| {
-        service.forwarding.forward == Forward::Nat
-            && service.forwarding.pool.as_deref() == pool
-            && service.vips.iter().any(|vip| vip.network().is_ipv6() != is_ipv6)
-    };
-    let service = services.iter().find(is_apart)?;
-    let help = "NAT makes no IPv6 of IPv4: give each family a service and a pool, or choose another `forward`";
-    Some(Complaint::new(format!("service `{}` has a VIP of the other IP version", service.name), help))
-}
-
-fn health(node: &Node, problems: &Problems) -> Option<HealthConfig> {
-    let section = Section::open("a health check", node, problems)?;
-    let default = HealthConfig::default();
-    let (shortest, longest) = (Duration::from_millis(50), Duration::from_secs(3600));
-    let interval = section.value("interval", values::duration(shortest..=longest)).unwrap_or(default.interval);
-    let health = HealthConfig {
-        kind: kind(&section).unwrap_or(default.kind),
-        // A probe that outlasts its interval would overlap the next one.
-        timeout: section
-            .value("timeout", values::duration(shortest..=interval))
-            .unwrap_or(default.timeout.min(interval)),
-        interval,
-        rise: section.value("rise", values::number(1..=100)).unwrap_or(default.rise),
-        fall: section.value("fall", values::number(1..=100)).unwrap_or(default.fall),
-    };
-    section.finish();
-    Some(health)
-}
-
-/// `None`: as usual.
-fn kind(section: &Section<'_>) -> Option<HealthKind> {
-    let is_tcp = section.value("kind", |text| match text {
-        "http" => Ok(false),
-        "tcp" => Ok(true),
-        _ => Err(Complaint::new(format!("there is no health check `{text}`"), "known: http, tcp")),
-    });
-    let path = section.value("path", |text| match is_tcp {
-        Some(true) => Err("a TCP check asks for no path".into()),
-        _ => probe_path(text),
-    });
-    match is_tcp {
-        Some(true) => Some(HealthKind::Tcp),
-        _ => path.map(|path| HealthKind::Http { path }),
-    }
-}
-
-/// A path with or without a query, as it will stand in the request line.
-fn probe_path(text: &str) -> Result<String, Complaint> {
-    let (path, query) = text.split_once('?').unwrap_or((text, ""));
-    CanonicalPath::parse(path).map_err(|error| Complaint::from(error.to_string()))?;
-    if !path.bytes().chain(query.bytes()).all(|byte| byte.is_ascii_graphic()) {
-        return Err("a character that must be percent-encoded".into());
-    }
-    Ok(text.to_owned())
 }

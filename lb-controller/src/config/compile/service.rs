@@ -5,26 +5,35 @@ mod syn_cookies;
 
 use std::net::SocketAddr;
 
+use ipnet::IpNet;
 use lb_common::maps::MAX_SERVICES;
 use lb_datapath::{Forward, Ports, Protocols, VipPrefix};
 
 use super::super::section::{Complaint, Names, Problems, Section};
 use super::super::tree::Node;
-use super::super::{Service, values};
-use super::limits;
+use super::super::{Forwarding, Service, values};
+use super::{front, limits};
 
-pub(super) fn compile(config: &Section<'_>, defaults: &limits::Given) -> Vec<Service> {
+/// `defaults` and `proxy_protocol` are what services have that say nothing of it.
+pub(super) fn compile(config: &Section<'_>, defaults: &limits::Given, proxy_protocol: &[IpNet]) -> Vec<Service> {
     let pools = super::pool::names(config);
     let nodes = config.list("services");
     if let Some(extra) = nodes.get(MAX_SERVICES) {
         config.problems.report(&extra.place, format!("at most {MAX_SERVICES} services"));
     }
     let (mut names, mut services) = (Names::of("service"), Vec::new());
+    let usual = Usual { limits: defaults, proxy_protocol };
     for node in nodes {
-        let service = service(node, &mut names, &services, &pools, defaults, config.problems);
+        let service = service(node, &mut names, &services, &pools, &usual, config.problems);
         services.extend(service);
     }
     services
+}
+
+/// What services have that say nothing of it.
+struct Usual<'a> {
+    limits: &'a limits::Given,
+    proxy_protocol: &'a [IpNet],
 }
 
 fn service(
@@ -32,7 +41,7 @@ fn service(
     names: &mut Names,
     earlier: &[Service],
     pools: &[&str],
-    defaults: &limits::Given,
+    usual: &Usual<'_>,
     problems: &Problems,
 ) -> Option<Service> {
     let section = Section::open("a service", node, problems)?;
@@ -45,7 +54,7 @@ fn service(
         let vip = node.read(problems, free);
         vips.extend(vip);
     }
-    let limits = limits::of_service(section.get("limits"), defaults, problems);
+    let limits = limits::of_service(section.get("limits"), usual.limits, problems);
     let forwarding = forwarding::compile(&section, protocols, pools);
     let syn_cookies = syn_cookies::compile(&section, protocols, forwarding.as_ref());
     if forwarding.as_ref().is_some_and(|forwarding| forwarding.forward == Forward::Nat)
@@ -55,6 +64,8 @@ fn service(
         let help = "make a service and a pool for each";
         problems.report(&node.place, Complaint::new("NAT makes no IPv6 of IPv4: these VIPs are of both", help));
     }
+    let plain_http = plain_http(&section, protocols, forwarding.as_ref());
+    let proxy_protocol = proxy_protocol(&section, protocols, forwarding.as_ref(), usual);
     section.finish();
     Some(Service {
         name: name?,
@@ -64,7 +75,41 @@ fn service(
         limits: limits?,
         syn_cookies: syn_cookies?,
         forwarding: forwarding?,
+        plain_http,
+        proxy_protocol,
     })
+}
+
+/// Whose connections begin with a PROXY header.
+fn proxy_protocol(
+    section: &Section<'_>,
+    protocols: Option<Protocols>,
+    forwarding: Option<&Forwarding>,
+    usual: &Usual<'_>,
+) -> Vec<IpNet> {
+    let Some(from) = front::proxy_protocol(section) else { return usual.proxy_protocol.to_vec() };
+    let is_local = forwarding.is_none_or(|forwarding| forwarding.forward == Forward::Local);
+    if protocols.is_some_and(|protocols| !protocols.tcp) || !is_local {
+        let help = "leave it out: what is sent on, is sent on as it comes";
+        let complaint = Complaint::new("a PROXY header is read on this host, over TCP", help);
+        section.report_key("proxy_protocol", complaint);
+    }
+    from
+}
+
+/// Whether it only sends clients to HTTPS.
+fn plain_http(section: &Section<'_>, protocols: Option<Protocols>, forwarding: Option<&Forwarding>) -> bool {
+    let Some(node) = section.get("http") else { return false };
+    let is_plain = node.read(section.problems, |text| match text {
+        "redirect" => Ok(()),
+        _ => Err(Complaint::unknown("way with plain HTTP", text, ["redirect"])),
+    });
+    let is_local = forwarding.is_none_or(|forwarding| forwarding.forward == Forward::Local);
+    if protocols.is_some_and(|protocols| !protocols.tcp) || !is_local {
+        let help = "leave it out: what is sent on, is sent on as it comes";
+        section.problems.report(&node.place, Complaint::new("HTTP is answered on this host, over TCP", help));
+    }
+    is_plain.is_some()
 }
 
 /// TCP unless the file says otherwise; `None` if one of them cannot be read.

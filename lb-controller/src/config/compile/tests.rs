@@ -36,7 +36,7 @@ fn the_example_is_short_and_good() {
     let config = compile("demo.yaml", &source, Path::new("/etc/lb")).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(config.services[0].vips.len(), 2);
     assert_eq!(config.pools[0].health.interval, Duration::from_millis(250));
-    assert_eq!(config.routes.iter().map(|route| route.path.as_str()).collect::<Vec<_>>(), ["/open/**", "/**"]);
+    assert_eq!(config.routes.iter().map(|route| &*route.label).collect::<Vec<_>>(), ["*/open/**", "*/**"]);
     assert_eq!(config.users[0].totp_secret.as_deref(), Some(&b"12345678901234567890"[..]));
     assert_eq!(config.rules.rule_ids().collect::<Vec<_>>(), ["refund-over-limit"]);
     assert!(!format!("{config:?}").contains("argon2id"), "secrets are not for logs");
@@ -53,6 +53,16 @@ fn the_manual_shows_what_is_accepted_and_the_defaults_as_they_are() {
     let texts = manual.split("```yaml title=\"texts.yaml\"\n").nth(1).and_then(|rest| rest.split("```").next());
     std::fs::write(folder.path().join("texts.yaml"), texts.unwrap()).unwrap();
     std::fs::write(folder.path().join("logo.svg"), "<svg/>").unwrap();
+    let pair = rcgen::generate_simple_self_signed(vec!["edge.internal".to_owned()]).unwrap();
+    for (name, text) in [
+        ("backends.pem", pair.cert.pem()),
+        ("edge.pem", pair.cert.pem()),
+        ("edge.key", pair.signing_key.serialize_pem()),
+    ] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    std::fs::write(folder.path().join("collector.pem"), "read when it is used").unwrap();
+    std::fs::write(folder.path().join("otlp.headers"), "authorization: Bearer secret\n").unwrap();
     let configs: Vec<Config> = blocks
         .iter()
         .map(|block| if block.starts_with("rules:") { [LEAST, block].concat() } else { (*block).to_owned() })
@@ -159,6 +169,41 @@ proptest::proptest! {
     fn no_text_makes_reading_panic(source in "([a-z]{1,8}|pools|rules|when|id|[:\\[\\]{}\"'|>&*!%@#,~\\-\n ]|  |: |- |\\PC){0,40}") {
         if let Err(diagnostics) = compile("lb.yaml", &source, Path::new("/etc/lb")) {
             proptest::prop_assert!(diagnostics.to_string().starts_with("error: "));
+        }
+    }
+}
+
+/// A pair of a certificate for `name` and its key, both in PEM.
+fn pair_for(name: &str) -> (String, String) {
+    let pair = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+    (pair.cert.pem(), pair.signing_key.serialize_pem())
+}
+
+#[test]
+fn files_of_tls_to_backends_belong_together_and_are_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    let ((certificate, key), (_, other)) = (pair_for("edge.internal"), pair_for("edge.internal"));
+    write("edge.pem", &certificate);
+    let source = LEAST.replace(
+        "backends:",
+        "tls: {ca: edge.pem, client_certificate: edge.pem, client_key: edge.key, server_name: \"::1\"}, backends:",
+    );
+    for (what, key, says) in [
+        ("another key", &*other, "this key and the certificate make no pair"),
+        ("no key", &certificate, "cannot be read"),
+        ("its key", &key, ""),
+    ] {
+        write("edge.key", key);
+        match compile("lb.yaml", &source, folder.path()) {
+            Ok(config) => {
+                assert_eq!(config.taken_in.len(), 3, "a change of any of them is a change of the configuration");
+                let tls = config.pools[0].tls.as_ref().unwrap();
+                assert!(tls.identity.is_some() && tls.authorities.len() == 1, "{what}");
+                assert!(!format!("{config:?}").contains(key.lines().nth(1).unwrap()), "secrets are not for logs");
+                assert!(says.is_empty(), "{what}");
+            }
+            Err(errors) => assert!(!says.is_empty() && errors.to_string().contains(says), "{what}: {errors}"),
         }
     }
 }

@@ -70,6 +70,20 @@ fn a_file_that_is_being_written_is_waited_for() {
 }
 
 #[test]
+fn a_folder_put_in_the_place_of_another_is_followed_on() {
+    let followed = Followed::new(plain_file);
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::rename(followed.folder.path(), elsewhere.path().join("old")).unwrap();
+    fs::create_dir(followed.folder.path()).unwrap();
+    // For a moment there is no file, which may be told of.
+    let next = || Some(followed.next()).filter(|report| report != "refused").unwrap_or_else(|| followed.next());
+    fs::write(followed.path("lb.yaml"), good("two")).unwrap();
+    assert_eq!(next(), "two");
+    fs::write(followed.path("lb.yaml"), good("three")).unwrap();
+    assert_eq!(followed.next(), "three");
+}
+
+#[test]
 fn a_file_renamed_over_is_seen_again_and_again() {
     let followed = Followed::new(plain_file);
     for pool in ["two", "three", "four"] {

@@ -68,11 +68,11 @@ pub(super) fn accept(config: &TokenIssuer, claims: &Claims, now: u64) -> Result<
         return Err(BadToken::Early("auth_time"));
     }
     Ok(VerifiedToken {
-        issuer: config.name.clone(),
-        user,
+        issuer: config.name.as_str().into(),
+        user: user.into(),
         has_user,
-        groups: groups(claims, &config.claims, &config.name),
-        scopes: scopes(claims),
+        groups: groups(claims, &config.claims, &config.name).into(),
+        scopes: scopes(claims).into(),
         level: level.unwrap_or(Level(1)),
         methods,
         proved_at: proved_at.min(now),

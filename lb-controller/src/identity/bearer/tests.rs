@@ -167,8 +167,8 @@ async fn a_token_tells_whether_a_person_stands_behind_it() {
     for (name, profile, changes, person) in rows {
         let scene = scene_of(TokenIssuer { profile, ..config(&["at+jwt"]) });
         let verified = scene.bearers.authenticate(presented(&access_token(&changes))).await.unwrap();
-        assert_eq!(verified.has_user.then_some(verified.user.as_str()), person, "{name}");
-        assert!(person.is_some() || verified.user == "app", "{name}");
+        assert_eq!(verified.has_user.then_some(&*verified.user), person, "{name}");
+        assert!(person.is_some() || &*verified.user == "app", "{name}");
     }
 }
 

@@ -5,9 +5,11 @@ use std::time::Duration;
 /// Bounds of one worker's connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once; further ones wait in the accept queue. At about 20 KiB each when idle, the usual number is
-    /// 640 MiB; each may hold a second descriptor to a backend, so the open-files limit should be twice as high.
+    /// Connections at once; further ones wait in the accept queue. At about 18 KiB each when idle, the usual number is
+    /// 576 MiB; each may hold a second descriptor to a backend, so the open-files limit should be twice as high.
     pub connections: u32,
+    /// Of these, once they are known to be plain HTTP, so many at once; further ones are closed.
+    pub plain_http_connections: u32,
     /// From the first byte to the end of the TLS handshake. Clients far away need three round trips.
     pub handshake: Duration,
     /// For an HTTP/1 request's head to be complete, counted from the response before it: so it is also how long such
@@ -21,6 +23,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections: 32_768,
+            plain_http_connections: 1_024,
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(30),
             h2_idle: Duration::from_secs(60),

@@ -1,7 +1,6 @@
 //! Which host a request is for: one answer, whatever form the client chose.
 
 use http::{Request, Version, header};
-use hyper::body::Incoming;
 use lb_policy::canonical_host;
 
 use crate::serve::request::Peer;
@@ -18,7 +17,7 @@ pub(super) struct Authority {
 
 /// The one authority of the request line, `:authority` and `Host` (RFC 9112 §3.2, RFC 9113 §8.3.1). All that are there
 /// must agree, or a backend could serve another host than the rules judged.
-pub(super) fn of(request: &Request<Incoming>) -> Result<Authority, Refusal> {
+pub(super) fn of<Body>(request: &Request<Body>) -> Result<Authority, Refusal> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host_header = hosts.next();
     if hosts.next().is_some() {

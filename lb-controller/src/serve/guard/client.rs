@@ -1,10 +1,11 @@
 //! Who the client is: the TCP peer, unless that is a proxy we trust to know better.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
 use ipnet::IpNet;
 
+use crate::proxy_protocol::Ends;
 use crate::serve::request::{Client, Peer};
 use crate::serve::respond::Refusal;
 
@@ -18,7 +19,7 @@ pub(super) fn of(peer: &Peer, headers: &HeaderMap, trusted: &[IpNet]) -> Result<
     let peer_address = peer.address.ip().to_canonical();
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
     if !is_trusted(peer_address) {
-        return Ok(Client { address: peer_address, through_trusted_proxy: false });
+        return Ok(Client { address: peer_address, through_trusted_proxy: peer.is_proxied });
     }
     let mut nearest = peer_address;
     for hop in hops(headers)?.into_iter().rev() {
@@ -28,6 +29,13 @@ pub(super) fn of(peer: &Peer, headers: &HeaderMap, trusted: &[IpNet]) -> Result<
         }
     }
     Ok(Client { address: nearest, through_trusted_proxy: true })
+}
+
+/// The ends of the client's connection, as far as they are known: a proxy before us does not tell its client's port.
+pub(super) fn ends(peer: &Peer, client: &Client) -> Ends {
+    let is_the_peer = peer.address.ip().to_canonical() == client.address;
+    let port = if is_the_peer { peer.address.port() } else { 0 };
+    Ends { source: SocketAddr::new(client.address, port), destination: peer.local }
 }
 
 /// The addresses of all `X-Forwarded-For` headers, in order. A proxy we trust writes addresses; anything else means
@@ -61,6 +69,7 @@ mod tests {
     fn client(peer: &str, forwarded_for: &[&str]) -> Result<Client, Refusal> {
         let peer = Peer {
             address: peer.parse().unwrap(),
+            is_proxied: false,
             local: "192.0.2.100:443".parse().unwrap(),
             server_name: None,
             h2: false,

@@ -29,13 +29,17 @@ pub struct ClientAuthorities {
 }
 
 #[derive(Debug)]
-struct Verifier(Arc<dyn ClientCertVerifier>);
+struct Verifier {
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// Of the file.
+    fingerprint: [u8; 32],
+}
 
 impl ClientAuthorities {
     /// Reads the authorities of `file`; without one nobody is asked for a certificate any more.
     pub fn load(&self, file: Option<&Path>) -> Result<(), TlsError> {
         let verifier = file.map(verifier).transpose()?;
-        self.verifier.store(verifier.map(|verifier| Arc::new(Verifier(verifier))));
+        self.verifier.store(verifier.map(Arc::new));
         self.generation.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
@@ -53,12 +57,18 @@ impl ClientAuthorities {
         let Some((own, intermediates)) = certificate.chain.split_first() else { return false };
         let time = UnixTime::since_unix_epoch(Duration::from_secs(now));
         let verifier = self.verifier.load();
-        let is_good =
-            verifier.as_ref().is_some_and(|current| current.0.verify_client_cert(own, intermediates, time).is_ok());
+        let is_good = verifier
+            .as_ref()
+            .is_some_and(|current| current.verifier.verify_client_cert(own, intermediates, time).is_ok());
         if is_good {
             certificate.trusted_in.store(generation, Ordering::Release);
         }
         is_good
+    }
+
+    /// Of the authorities; all zeros while nobody is asked.
+    pub(super) fn fingerprint(&self) -> [u8; 32] {
+        self.verifier.load().as_ref().map_or([0; 32], |current| current.fingerprint)
     }
 
     fn current(&self) -> Result<Arc<Verifier>, Error> {
@@ -67,7 +77,7 @@ impl ClientAuthorities {
 }
 
 /// Reads the authorities of a file.
-fn verifier(file: &Path) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+fn verifier(file: &Path) -> Result<Verifier, TlsError> {
     let bad = |reason: String| TlsError::BadCertificate { path: file.to_owned(), reason };
     let pem = files::read(file)?;
     let mut roots = RootCertStore::empty();
@@ -80,7 +90,8 @@ fn verifier(file: &Path) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     }
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).allow_unauthenticated();
-    builder.build().map_err(|error| bad(error.to_string()))
+    let verifier = builder.build().map_err(|error| bad(error.to_string()))?;
+    Ok(Verifier { verifier, fingerprint: crate::identity::sha256(&pem) })
 }
 
 impl ClientCertVerifier for ClientAuthorities {
@@ -103,7 +114,7 @@ impl ClientCertVerifier for ClientAuthorities {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.current()?.0.verify_client_cert(end_entity, intermediates, now)
+        self.current()?.verifier.verify_client_cert(end_entity, intermediates, now)
     }
 
     fn verify_tls12_signature(
@@ -112,7 +123,7 @@ impl ClientCertVerifier for ClientAuthorities {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.current()?.0.verify_tls12_signature(message, certificate, signature)
+        self.current()?.verifier.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -121,7 +132,7 @@ impl ClientCertVerifier for ClientAuthorities {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.current()?.0.verify_tls13_signature(message, certificate, signature)
+        self.current()?.verifier.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

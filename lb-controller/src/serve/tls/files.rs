@@ -3,12 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lb_policy::UnixSeconds;
+use rustls::SignatureAlgorithm;
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::public_key::PublicKey;
 
 use crate::config::CertificateFiles;
 
@@ -37,6 +40,10 @@ pub enum TlsError {
         "the certificate in {path} names no host (subjectAltName); browsers refuse it: have it issued with DNS names"
     )]
     NoNames { path: PathBuf },
+    #[error(
+        "the certificate in {file} is for {name}, which `pass_through` sends on unread; take it out of one of them"
+    )]
+    PassedThrough { file: PathBuf, name: String },
     #[error("no certificate is configured")]
     NoCertificate,
     #[error("cannot make a self-signed certificate: {0}")]
@@ -45,31 +52,86 @@ pub enum TlsError {
     Unwritable { path: PathBuf, source: std::io::Error },
 }
 
-/// A certificate with its key, and the names it is for.
+impl TlsError {
+    /// Only time makes it wrong: it could be served otherwise.
+    pub fn is_about_time(&self) -> bool {
+        matches!(self, TlsError::Expired { .. } | TlsError::NotYetValid { .. })
+    }
+
+    /// What is wrong, and what to do.
+    pub fn with_remedy(&self) -> (String, String) {
+        let text = self.to_string();
+        match text.rsplit_once("; ") {
+            Some((message, remedy)) => (message.to_owned(), remedy.to_owned()),
+            None => (text, String::new()),
+        }
+    }
+}
+
+/// A certificate with its key, and what people want to know of it.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) key: Arc<CertifiedKey>,
     /// Lower case; `*.example.com` for a wildcard. IP addresses in text form.
     pub(super) names: Vec<String>,
+    /// Distinguished name of who issued it.
+    pub(super) issuer: String,
+    /// `ECDSA P-256`, `RSA 2048`.
+    pub(super) key_type: String,
+    pub(super) not_before: UnixSeconds,
+    pub(super) not_after: UnixSeconds,
 }
 
-/// Reads and checks one pair of files.
+impl Loaded {
+    /// Signing with RSA takes ten times as long.
+    pub(super) fn is_rsa(&self) -> bool {
+        self.key.key.algorithm() == SignatureAlgorithm::RSA
+    }
+
+    /// Errors: the certificate in `path` is over at `now`, or its time has not come.
+    pub(super) fn check_time(&self, path: &Path, now: UnixSeconds) -> Result<(), TlsError> {
+        let when = |seconds: UnixSeconds| {
+            let time = time::OffsetDateTime::from_unix_timestamp(seconds.try_into().unwrap_or(i64::MAX)).ok();
+            time.map_or_else(|| seconds.to_string(), |time| time.to_string())
+        };
+        if now > self.not_after {
+            return Err(TlsError::Expired { path: path.to_owned(), when: when(self.not_after) });
+        }
+        if now < self.not_before {
+            return Err(TlsError::NotYetValid { path: path.to_owned(), when: when(self.not_before) });
+        }
+        Ok(())
+    }
+}
+
+/// Reads one pair of files. Whether its time has come, or is over, is not looked at.
 pub(super) fn load(files: &CertificateFiles) -> Result<Loaded, TlsError> {
     let path = &files.certificate;
     let chain = certificates(path)?;
     let key = private_key(&files.key)?;
-    let leaf = chain.first().ok_or_else(|| TlsError::NoCertificateIn { path: path.clone() })?;
-    let names = check_certificate(path, leaf)?;
+    let leaf = chain.first().ok_or_else(|| TlsError::NoCertificateIn { path: path.clone() })?.clone();
+    let bad = |reason: String| TlsError::BadCertificate { path: path.clone(), reason };
+    let (_, parsed) = X509Certificate::from_der(&leaf).map_err(|error| bad(error.to_string()))?;
+    let names = names(&parsed).map_err(bad)?;
+    if names.is_empty() {
+        return Err(TlsError::NoNames { path: path.clone() });
+    }
     let signer = aws_lc_rs::sign::any_supported_type(&key)
         .map_err(|error| TlsError::BadKey { path: files.key.clone(), reason: error.to_string() })?;
     let key = CertifiedKey::new(chain, signer);
     // An unknown kind of key would be reported as used, so only a proven difference is an error here.
-    match key.keys_match() {
-        Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => {
-            Err(TlsError::Mismatch { certificate: path.clone(), key: files.key.clone() })
-        }
-        _ => Ok(Loaded { key: Arc::new(key), names }),
+    if let Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) = key.keys_match() {
+        return Err(TlsError::Mismatch { certificate: path.clone(), key: files.key.clone() });
     }
+    let seconds = |time: x509_parser::time::ASN1Time| UnixSeconds::try_from(time.timestamp()).unwrap_or(0);
+    Ok(Loaded {
+        key: Arc::new(key),
+        names,
+        issuer: parsed.issuer().to_string(),
+        key_type: key_type(&parsed),
+        not_before: seconds(parsed.validity().not_before),
+        not_after: seconds(parsed.validity().not_after),
+    })
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -93,20 +155,25 @@ fn bad_pem(path: &Path, error: pem::Error) -> TlsError {
     TlsError::BadPem { path: path.to_owned(), reason: error.to_string() }
 }
 
-/// Checks that the certificate is valid now; returns its names.
-fn check_certificate(path: &Path, leaf: &CertificateDer<'_>) -> Result<Vec<String>, TlsError> {
-    let bad = |reason: String| TlsError::BadCertificate { path: path.to_owned(), reason };
-    let (_, certificate) = X509Certificate::from_der(leaf).map_err(|error| bad(error.to_string()))?;
-    let (validity, now) = (certificate.validity(), x509_parser::time::ASN1Time::now());
-    if now > validity.not_after {
-        return Err(TlsError::Expired { path: path.to_owned(), when: validity.not_after.to_string() });
+fn names(certificate: &X509Certificate<'_>) -> Result<Vec<String>, String> {
+    let names = certificate.subject_alternative_name().map_err(|error| error.to_string())?;
+    Ok(names.into_iter().flat_map(|names| &names.value.general_names).filter_map(name).collect())
+}
+
+fn key_type(certificate: &X509Certificate<'_>) -> String {
+    match certificate.public_key().parsed() {
+        Ok(PublicKey::RSA(key)) => format!("RSA {}", key.key_size()),
+        Ok(PublicKey::EC(point)) => format!("ECDSA P-{}", curve_bits(point.key_size())),
+        _ => match certificate.public_key().algorithm.algorithm.to_id_string().as_str() {
+            "1.3.101.112" => "Ed25519".to_owned(),
+            other => other.to_owned(),
+        },
     }
-    if now < validity.not_before {
-        return Err(TlsError::NotYetValid { path: path.to_owned(), when: validity.not_before.to_string() });
-    }
-    let names = certificate.subject_alternative_name().map_err(|error| bad(error.to_string()))?;
-    let names: Vec<String> = names.into_iter().flat_map(|names| &names.value.general_names).filter_map(name).collect();
-    if names.is_empty() { Err(TlsError::NoNames { path: path.to_owned() }) } else { Ok(names) }
+}
+
+/// Points of P-521 have 528 bits with what rounds them up to bytes.
+fn curve_bits(point_bits: usize) -> usize {
+    if point_bits > 512 { 521 } else { point_bits }
 }
 
 fn name(name: &GeneralName<'_>) -> Option<String> {

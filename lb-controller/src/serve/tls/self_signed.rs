@@ -20,17 +20,25 @@ const VALID_DAYS: i64 = 397;
 /// of the names.
 pub fn self_signed(state_dir: &Path, names: &[String]) -> Result<CertificateFiles, TlsError> {
     let names = all_names(names);
-    let files =
-        CertificateFiles { certificate: state_dir.join("self-signed.crt"), key: state_dir.join("self-signed.key") };
-    if files::load(&files).is_ok_and(|loaded| names.iter().all(|name| loaded.names.contains(name))) {
+    let files = CertificateFiles {
+        certificate: state_dir.join("self-signed.crt"),
+        key: state_dir.join("self-signed.key"),
+        place: None,
+    };
+    let now = OffsetDateTime::now_utc();
+    let is_good = |loaded: files::Loaded| {
+        let seconds = u64::try_from(now.unix_timestamp()).unwrap_or(0);
+        loaded.check_time(&files.certificate, seconds).is_ok() && names.iter().all(|name| loaded.names.contains(name))
+    };
+    if files::load(&files).is_ok_and(is_good) {
         return Ok(files);
     }
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(names.into_iter().collect::<Vec<_>>())?;
     params.distinguished_name.push(DnType::CommonName, "lb self-signed");
     // An hour back, for clients whose clock is late.
-    params.not_before = OffsetDateTime::now_utc() - Duration::hours(1);
-    params.not_after = OffsetDateTime::now_utc() + Duration::days(VALID_DAYS);
+    params.not_before = now - Duration::hours(1);
+    params.not_after = now + Duration::days(VALID_DAYS);
     let certificate = params.self_signed(&key)?;
     // The key first: a crash between the two leaves a pair that does not match, which the next start replaces.
     write_private(&files.key, &key.serialize_pem())?;

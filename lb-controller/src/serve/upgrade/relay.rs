@@ -7,6 +7,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::frames::Frames;
@@ -19,10 +20,11 @@ const BUFFER_BYTES: usize = 8 * 1024;
 /// it ends within two.
 const FAREWELL_WITHIN: Duration = Duration::from_millis(700);
 
-/// Copies between `client` and `backend`. Once `over` is done nothing of the client's goes on to the backend.
+/// Copies between `client` and `backend`, of which the latter may have said something early. Once `over` is done nothing of
+/// the client's goes on to the backend.
 pub(super) async fn relay<Client, Backend>(
     mut client: Client,
-    mut backend: Backend,
+    (mut backend, early): (Backend, Bytes),
     over: impl Future<Output = Over>,
 ) -> io::Result<()>
 where
@@ -30,6 +32,9 @@ where
     Backend: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut inward, mut outward) = (Direction::new(), Direction::new());
+    client.write_all(&early).await?;
+    outward.frames.watch(&early);
+    outward.is_unflushed = !early.is_empty();
     let mut over = pin!(over);
     let copied = poll_fn(|context| {
         if let Poll::Ready(over) = over.as_mut().poll(context) {
@@ -39,7 +44,15 @@ where
         let have_both = outward.poll_copy(&mut backend, &mut client, context)?.is_ready() && has_ended;
         if have_both { Poll::Ready(io::Result::Ok(None)) } else { Poll::Pending }
     });
-    let Some(over) = copied.await? else { return Ok(()) };
+    let over = match copied.await {
+        Ok(None) => return Ok(()),
+        Ok(Some(over)) => over,
+        Err(error) => {
+            // What a side had said before it broke off goes on, a Close frame perhaps.
+            let _ = tokio::time::timeout(FAREWELL_WITHIN, client.flush()).await;
+            return Err(error);
+        }
+    };
     // Dropping what is left closes both connections.
     let farewell = async {
         if inward.frames.may_put_in() {
@@ -175,7 +188,7 @@ impl Direction {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::duplex;
+    use tokio::io::{BufWriter, duplex};
 
     use super::*;
 
@@ -184,7 +197,7 @@ mod tests {
         let (near_client, mut client) = duplex(64);
         let (near_backend, mut backend) = duplex(64);
         let (end, ended) = tokio::sync::oneshot::channel();
-        let tunnel = relay(near_client, near_backend, async move { ended.await.expect("it is ended") });
+        let tunnel = relay(near_client, (near_backend, Bytes::new()), async move { ended.await.expect("it is ended") });
         let all = async {
             let mut read = vec![0; written.len()];
             backend.write_all(written).await.unwrap();
@@ -197,6 +210,62 @@ mod tests {
         let (outcome, read) = tokio::join!(tunnel, all);
         outcome.unwrap();
         read
+    }
+
+    #[tokio::test]
+    async fn what_a_backend_says_first_reaches_its_client_though_nothing_follows() {
+        let (near_client, mut client) = duplex(64);
+        let (near_backend, _silent) = duplex(64);
+        // As TLS does, it keeps what is written until it is flushed.
+        let near_client = BufWriter::new(near_client);
+        let early = Bytes::from_static(b"\x81\x02hi");
+        let tunnel = relay(near_client, (near_backend, early.clone()), std::future::pending());
+        let mut read = vec![0; early.len()];
+        tokio::select! {
+            ended = tunnel => panic!("the tunnel has ended: {ended:?}"),
+            done = client.read_exact(&mut read) => assert_eq!(done.unwrap(), early.len()),
+        }
+        assert_eq!(read, early);
+    }
+
+    /// Says something, and breaks off at once.
+    struct BreaksOff(&'static [u8]);
+
+    impl AsyncRead for BreaksOff {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            match std::mem::take(&mut self.0) {
+                b"" => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+                said => {
+                    buffer.put_slice(said);
+                    Poll::Ready(Ok(()))
+                }
+            }
+        }
+    }
+
+    impl AsyncWrite for BreaksOff {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_words_of_a_backend_that_breaks_off_reach_its_client() {
+        let (near_client, mut client) = duplex(64);
+        let last_words = b"\x88\x02\x03\xe9";
+        let tunnel = relay(BufWriter::new(near_client), (BreaksOff(last_words), Bytes::new()), std::future::pending());
+        assert_eq!(tunnel.await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        let mut read = Vec::new();
+        client.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, last_words);
     }
 
     #[tokio::test(start_paused = true)]
@@ -227,7 +296,7 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(1)).await;
             Over::Denied
         };
-        let tunnel = relay(near_client, near_backend, over);
+        let tunnel = relay(near_client, (near_backend, Bytes::new()), over);
         let all = async {
             let mut read = vec![0; 6];
             backend.read_exact(&mut read).await.unwrap();
@@ -245,7 +314,7 @@ mod tests {
     async fn each_direction_ends_by_itself_and_both_end_the_tunnel() {
         let (near_client, mut client) = duplex(64);
         let (near_backend, mut backend) = duplex(64);
-        let tunnel = relay(near_client, near_backend, std::future::pending());
+        let tunnel = relay(near_client, (near_backend, Bytes::new()), std::future::pending());
         let all = async {
             client.write_all(&[b'x'; 100_000]).await.unwrap();
             client.shutdown().await.unwrap();

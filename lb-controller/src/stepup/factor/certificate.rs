@@ -11,7 +11,7 @@ use crate::stepup::account::AccountId;
 pub(in crate::stepup) fn proved(config: &Config, request: &Inbound, now: UnixSeconds) -> Option<FactorVerified> {
     let certificates = config.client_certificates.as_ref()?;
     let name = request.certificate.as_ref()?.user(certificates.user?)?;
-    let account = AccountId { issuer: certificates.provider.clone(), name: name.to_owned() };
+    let account = AccountId { issuer: certificates.provider.as_deref().map(Into::into), name: name.into() };
     let proved = ProvedFactor::ordinary(Method::ClientCertificate, now);
     Some(FactorVerified { account, proved, also: Vec::new() })
 }

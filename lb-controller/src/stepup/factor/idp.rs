@@ -16,7 +16,7 @@ pub(in crate::stepup) fn proved(claims: &VerifiedClaims) -> FactorVerified {
 }
 
 pub(in crate::stepup) fn account(claims: &VerifiedClaims) -> AccountId {
-    AccountId { issuer: Some(claims.provider.clone()), name: claims.user.clone() }
+    AccountId { issuer: Some(claims.provider.as_str().into()), name: claims.user.as_str().into() }
 }
 
 /// What the account could prove at its provider; `None`: it has none.

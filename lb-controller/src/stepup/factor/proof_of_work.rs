@@ -266,7 +266,7 @@ fn leading_zeros(hash: &[u8]) -> u32 {
 }
 
 /// Works at a puzzle as the page's script does.
-#[cfg(any(test, fuzzing))]
+#[cfg(test)]
 pub(crate) fn solve(puzzle: &str, bits: u8) -> String {
     (0u64..)
         .map(|count| format!("{puzzle}:{count}"))

@@ -12,7 +12,7 @@ use super::super::random_id::RandomId;
 use super::super::session::Session;
 use super::super::{StepUp, Visit};
 use super::{LIST_PATH, TOKEN_PATH};
-use crate::serve::request::{Inbound, InboundBody};
+use crate::serve::request::Inbound;
 use crate::serve::respond::OwnResponse;
 use crate::texts::say;
 
@@ -85,19 +85,6 @@ fn list_request(request: &Inbound) -> Inbound {
     for name in [header::CONTENT_LENGTH, header::CONTENT_TYPE, header::CONTENT_ENCODING, header::TRANSFER_ENCODING] {
         headers.remove(name);
     }
-    Inbound {
-        id: request.id,
-        method: HttpMethod::GET,
-        authority: request.authority.clone(),
-        host: request.host.clone(),
-        path: LIST_PATH.to_owned(),
-        target: LIST_PATH.to_owned(),
-        headers,
-        body: InboundBody::Whole(bytes::Bytes::new()),
-        client: request.client,
-        certificate: request.certificate.clone(),
-        tls_class: request.tls_class,
-        pages: request.pages.clone(),
-        upgrade: None,
-    }
+    let (path, target) = (LIST_PATH.to_owned(), LIST_PATH.to_owned());
+    Inbound { method: HttpMethod::GET, path, target, headers, ..request.head() }
 }

@@ -99,6 +99,6 @@ fn account(config: &Config, user: &str) -> Result<Account, NoSuchUser> {
         return Ok(account);
     }
     let (issuer, name) = user.split_once('/').ok_or_else(|| NoSuchUser(user.to_owned()))?;
-    let id = AccountId { issuer: Some(issuer.to_owned()), name: name.to_owned() };
+    let id = AccountId { issuer: Some(issuer.into()), name: name.into() };
     Account::of(config, &id).ok_or_else(|| NoSuchUser(user.to_owned()))
 }

@@ -167,11 +167,11 @@ impl Visitor {
     pub(super) async fn resumed(
         &self,
         bench: &Bench,
-        request: Inbound,
+        mut request: Inbound,
     ) -> Result<(Inbound, Vec<ProvedFactor>), OwnResponse> {
         let session = bench.session_of(&request);
-        let resumed = bench.step_up.resume(&bench.visit(), request, session.as_ref()).await;
-        resumed.map(|(request, resumed)| (request, resumed.proved))
+        let resumed = bench.step_up.resume(&bench.visit(), &mut request, session.as_ref()).await;
+        resumed.map(|resumed| (request, resumed.proved))
     }
 }
 

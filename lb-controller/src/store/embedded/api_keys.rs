@@ -1,6 +1,6 @@
 //! Records of API keys, by the id that every key begins with.
 
-use redb::{ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
 use super::{Store, StoreError};
 
@@ -12,8 +12,8 @@ pub(super) const API_KEYS: TableDefinition<'_, [u8; 8], &[u8]> = TableDefinition
 impl Store {
     /// All records.
     pub fn api_keys(&self) -> Result<Vec<ApiKeyRow>, StoreError> {
-        let read = || -> Result<Vec<_>, redb::Error> {
-            let table = self.database.begin_read()?.open_table(API_KEYS)?;
+        let read = |database: &Database| -> Result<Vec<_>, redb::Error> {
+            let table = database.begin_read()?.open_table(API_KEYS)?;
             let mut all = Vec::new();
             for row in table.iter()? {
                 let (id, record) = row?;
@@ -21,28 +21,28 @@ impl Store {
             }
             Ok(all)
         };
-        self.told(read())
+        self.read(read)
     }
 
     /// Writes one record over what was there. Blocks on the disk.
     pub fn put_api_key(&self, id: [u8; 8], record: &[u8]) -> Result<(), StoreError> {
-        let write = || -> Result<(), redb::Error> {
-            let transaction = self.database.begin_write()?;
+        let write = |database: &Database| -> Result<(), redb::Error> {
+            let transaction = database.begin_write()?;
             transaction.open_table(API_KEYS)?.insert(id, record)?;
             transaction.commit()?;
             Ok(())
         };
-        self.told(write())
+        self.write(write)
     }
 
     /// Blocks on the disk.
     pub fn remove_api_key(&self, id: [u8; 8]) -> Result<(), StoreError> {
-        let write = || -> Result<(), redb::Error> {
-            let transaction = self.database.begin_write()?;
+        let write = |database: &Database| -> Result<(), redb::Error> {
+            let transaction = database.begin_write()?;
             transaction.open_table(API_KEYS)?.remove(id)?;
             transaction.commit()?;
             Ok(())
         };
-        self.told(write())
+        self.write(write)
     }
 }

@@ -1,6 +1,6 @@
 //! Factors that users enrolled, as the store keeps them: sealed records, under the account and an id each.
 
-use redb::{ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
 use super::{Store, StoreError};
 
@@ -20,8 +20,8 @@ pub enum Change {
 impl Store {
     /// All enrolments of `account`, by id. Reads memory that is mapped from the file.
     pub fn enrolments(&self, account: &str) -> Result<Vec<SealedEnrolment>, StoreError> {
-        let read = || -> Result<Vec<_>, redb::Error> {
-            let table = self.database.begin_read()?.open_table(ENROLMENTS)?;
+        let read = |database: &Database| -> Result<Vec<_>, redb::Error> {
+            let table = database.begin_read()?.open_table(ENROLMENTS)?;
             let mut all = Vec::new();
             for row in table.range((account, [0; 16])..=(account, [u8::MAX; 16]))? {
                 let (key, record) = row?;
@@ -29,13 +29,13 @@ impl Store {
             }
             Ok(all)
         };
-        self.told(read())
+        self.read(read)
     }
 
     /// Adds one, unless the account has `most` already. Blocks on the disk.
     pub fn add_enrolment(&self, account: &str, id: [u8; 16], record: &[u8], most: usize) -> Result<bool, StoreError> {
-        let write = || -> Result<bool, redb::Error> {
-            let transaction = self.database.begin_write()?;
+        let write = |database: &Database| -> Result<bool, redb::Error> {
+            let transaction = database.begin_write()?;
             let added = {
                 let mut table = transaction.open_table(ENROLMENTS)?;
                 let has_room = table.range((account, [0; 16])..=(account, [u8::MAX; 16]))?.count() < most;
@@ -47,7 +47,7 @@ impl Store {
             transaction.commit()?;
             Ok(added)
         };
-        self.told(write())
+        self.write(write)
     }
 
     /// Lets `decide` change one record while nobody else can: of any number of callers each sees what the one before it
@@ -58,8 +58,8 @@ impl Store {
         id: [u8; 16],
         decide: impl FnOnce(&[u8]) -> (Change, T),
     ) -> Result<Option<T>, StoreError> {
-        let write = || -> Result<Option<T>, redb::Error> {
-            let transaction = self.database.begin_write()?;
+        let write = |database: &Database| -> Result<Option<T>, redb::Error> {
+            let transaction = database.begin_write()?;
             let outcome = {
                 let mut table = transaction.open_table(ENROLMENTS)?;
                 let decided = table.get((account, id))?.map(|record| decide(record.value()));
@@ -76,6 +76,6 @@ impl Store {
             transaction.commit()?;
             Ok(outcome)
         };
-        self.told(write())
+        self.write(write)
     }
 }

@@ -1,6 +1,6 @@
 //! What was learned of users, as opaque records under their names.
 
-use redb::{ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
 use super::{Store, StoreError};
 
@@ -10,20 +10,20 @@ pub(super) const HABITS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new
 impl Store {
     /// All records.
     pub fn habits(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        let read = || -> Result<Vec<_>, redb::Error> {
-            let table = self.database.begin_read()?.open_table(HABITS)?;
+        let read = |database: &Database| -> Result<Vec<_>, redb::Error> {
+            let table = database.begin_read()?.open_table(HABITS)?;
             let row = |row: Result<(redb::AccessGuard<'_, &str>, redb::AccessGuard<'_, &[u8]>), _>| {
                 row.map(|(account, record)| (account.value().to_owned(), record.value().to_vec()))
             };
             Ok(table.iter()?.map(row).collect::<Result<_, redb::StorageError>>()?)
         };
-        self.told(read())
+        self.read(read)
     }
 
     /// Replaces these records, and drops those of the accounts in `forgotten`. Blocks on the disk.
     pub fn keep_habits(&self, changed: &[(String, Vec<u8>)], forgotten: &[String]) -> Result<(), StoreError> {
-        let write = || -> Result<(), redb::Error> {
-            let transaction = self.database.begin_write()?;
+        let write = |database: &Database| -> Result<(), redb::Error> {
+            let transaction = database.begin_write()?;
             {
                 let mut table = transaction.open_table(HABITS)?;
                 for account in forgotten {
@@ -36,6 +36,6 @@ impl Store {
             transaction.commit()?;
             Ok(())
         };
-        self.told(write())
+        self.write(write)
     }
 }

@@ -1,7 +1,7 @@
 //! Enrolment tokens, as keyed hashes: each is good once, for one account, for a while.
 
 use lb_policy::UnixSeconds;
-use redb::{ReadableTable as _, TableDefinition};
+use redb::{Database, ReadableTable as _, TableDefinition};
 
 use super::{Store, StoreError};
 
@@ -17,8 +17,8 @@ impl Store {
         account: &str,
         expires_at: UnixSeconds,
     ) -> Result<(), StoreError> {
-        let write = || -> Result<(), redb::Error> {
-            let transaction = self.database.begin_write()?;
+        let write = |database: &Database| -> Result<(), redb::Error> {
+            let transaction = database.begin_write()?;
             {
                 let mut table = transaction.open_table(ENROLMENT_TOKENS)?;
                 table.retain(|_, (owner, _)| owner != account)?;
@@ -27,13 +27,13 @@ impl Store {
             transaction.commit()?;
             Ok(())
         };
-        self.told(write())
+        self.write(write)
     }
 
     /// Uses a token up. Of any number of callers with one token, one is told `true`. Blocks on the disk.
     pub fn take_enrolment_token(&self, hash: [u8; 32], account: &str, now: UnixSeconds) -> Result<bool, StoreError> {
-        let write = || -> Result<bool, redb::Error> {
-            let transaction = self.database.begin_write()?;
+        let write = |database: &Database| -> Result<bool, redb::Error> {
+            let transaction = database.begin_write()?;
             let taken = {
                 let mut table = transaction.open_table(ENROLMENT_TOKENS)?;
                 let is_good = table.get(hash)?.is_some_and(|row| {
@@ -49,7 +49,7 @@ impl Store {
             transaction.commit()?;
             Ok(taken)
         };
-        self.told(write())
+        self.write(write)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::convert::TryFrom;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,9 +34,36 @@ impl Raw {
     }
 
     fn connect_as(edge: &Edge, server_name: &str, protocol: &[u8]) -> Raw {
-        let stream = TcpStream::connect(edge.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        stream.set_nodelay(true).unwrap();
+        Raw::over(open(edge.address), edge, server_name, protocol)
+    }
+
+    /// Connects after `pieces`, each written by itself.
+    pub(crate) fn connect_after(edge: &Edge, pieces: &[&[u8]]) -> Raw {
+        let mut stream = open(edge.address);
+        for piece in pieces {
+            stream.write_all(piece).unwrap();
+        }
+        Raw::over(stream, edge, "shop.example", b"http/1.1")
+    }
+
+    /// Connects to `address`, and trusts the certificate of `edge` alone.
+    pub(crate) fn connect_at(address: SocketAddr, edge: &Edge, server_name: &str) -> Raw {
+        Raw::connect_at_after(address, edge, server_name, b"")
+    }
+
+    /// The same after `before`.
+    pub(crate) fn connect_at_after(address: SocketAddr, edge: &Edge, server_name: &str, before: &[u8]) -> Raw {
+        let mut stream = open(address);
+        stream.write_all(before).unwrap();
+        Raw::over(stream, edge, server_name, b"http/1.1")
+    }
+
+    /// This end of it.
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.0.sock.local_addr().unwrap()
+    }
+
+    fn over(stream: TcpStream, edge: &Edge, server_name: &str, protocol: &[u8]) -> Raw {
         let name = ServerName::try_from(server_name.to_owned()).unwrap();
         let session = ClientConnection::new(config(edge, protocol), name).unwrap();
         Raw(StreamOwned::new(session, stream))
@@ -53,6 +80,17 @@ impl Raw {
     pub(crate) fn write(&mut self, bytes: impl AsRef<[u8]>) {
         // The edge may close while a test is still writing; what it answered is what counts.
         let _ = self.0.write_all(bytes.as_ref()).and_then(|()| self.0.flush());
+    }
+
+    /// What comes next; nothing once the edge has closed.
+    pub(crate) fn read_some(&mut self) -> Vec<u8> {
+        let mut piece = vec![0; 16 * 1024];
+        match self.0.read(&mut piece) {
+            Ok(read) => piece.truncate(read),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("the edge neither spoke nor closed"),
+            Err(_) => piece.clear(),
+        }
+        piece
     }
 
     /// Everything until the edge closes.
@@ -87,6 +125,20 @@ impl Raw {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// Reads a chunked body.
+    pub(crate) fn read_chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let size = self.read_until("\r\n");
+            let mut chunk = vec![0; usize::from_str_radix(size.trim_end(), 16).unwrap() + 2];
+            self.0.read_exact(&mut chunk).unwrap();
+            if chunk == b"\r\n" {
+                return body;
+            }
+            body.extend_from_slice(&chunk[..chunk.len() - 2]);
+        }
+    }
+
     /// Reads one response with `Content-Length`.
     pub(crate) fn read_response(&mut self) -> (String, Vec<u8>) {
         let head = self.read_until("\r\n\r\n");
@@ -96,6 +148,24 @@ impl Raw {
         self.0.read_exact(&mut body).unwrap();
         (head, body)
     }
+}
+
+fn open(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+/// The first bytes of a client that asks for `server_name`.
+pub(crate) fn hello_for(server_name: &str) -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    let name = ServerName::try_from(server_name.to_owned()).unwrap();
+    let mut bytes = Vec::new();
+    ClientConnection::new(Arc::new(config), name).unwrap().write_tls(&mut bytes).unwrap();
+    bytes
 }
 
 /// Writes `bytes` on a connection of its own; everything that comes back.
@@ -137,7 +207,7 @@ pub(crate) fn h2(edge: &Edge, requests: Vec<http::Request<Bytes>>) -> Vec<http::
     })
 }
 
-fn config(edge: &Edge, protocol: &[u8]) -> Arc<ClientConfig> {
+pub(crate) fn config(edge: &Edge, protocol: &[u8]) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(edge.certificate.clone()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -1,22 +1,30 @@
 //! An edge with one worker, whose only route is public.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
 use ipnet::IpNet;
-use lb_controller::config::{Config, HealthConfig, HealthKind, PoolConfig};
+use lb_controller::clock::Clock;
+use lb_controller::config::{
+    BackendTls, Balance, CertificateFiles, Config, HealthConfig, HealthKind, PoolConfig, TlsConfig, TracingConfig,
+};
 use lb_controller::metrics::Metrics;
 use lb_controller::pool::{Pools, Timeouts};
 use lb_controller::serve::accept::{Limits, Workers};
-use lb_controller::serve::access_log::Record;
-use lb_controller::serve::body::ResponseBody;
+use lb_controller::serve::access_log::{AccessLog, Record, Recorder};
+use lb_controller::serve::body::{ClientBody, ResponseBody};
+use lb_controller::serve::front::Front;
+use lb_controller::serve::plain_http::{Direct, PlainHttp};
 use lb_controller::serve::request::Peer;
 use lb_controller::serve::respond::Refusal;
 use lb_controller::serve::standing::Over;
+use lb_controller::serve::target::Target;
 use lb_controller::serve::{forward, guard, listen, tls};
+use lb_controller::tail::Tail;
+use lb_controller::traces::Tracer;
 use lb_policy::{
     BodyFacts, ClientFacts, Decision, Everything, Facts, Levels, NO_PARAMETERS, NoHeaders, ObservedFacts, Permit,
     RequestFacts, RouteFacts, RuleSet,
@@ -26,8 +34,10 @@ use tokio::sync::Notify;
 
 pub(crate) struct Edge {
     pub(crate) address: SocketAddr,
+    /// Where plain HTTP is spoken, if it is.
+    pub(crate) plain: Option<SocketAddr>,
     pub(crate) certificate: CertificateDer<'static>,
-    pub(crate) certificates: Arc<tls::CertificateSwitch>,
+    pub(crate) certificates: Arc<tls::CertificateStore>,
     pub(crate) metrics: Metrics,
     pub(crate) pools: Pools,
     workers: Option<Workers>,
@@ -36,7 +46,6 @@ pub(crate) struct Edge {
 struct State {
     config: Config,
     pools: Pools,
-    metrics: Metrics,
     assertion: Option<HeaderValue>,
     login_over: Arc<Notify>,
 }
@@ -46,10 +55,23 @@ struct State {
 pub(crate) struct Options {
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) timeouts: Timeouts,
+    /// What the pool has otherwise than usual.
+    pub(crate) pool: Option<fn(&mut PoolConfig)>,
+    pub(crate) backend_tls: Option<BackendTls>,
     pub(crate) assertion: Option<HeaderValue>,
     /// Told when everybody's login is over.
     pub(crate) login_over: Arc<Notify>,
     pub(crate) limits: Limits,
+    /// What the configuration has otherwise than usual.
+    pub(crate) config: Option<fn(&mut Config)>,
+    /// It speaks plain HTTP too, at an address of its own.
+    pub(crate) speaks_plain_http: bool,
+    /// Where a step-up was lately finished.
+    pub(crate) is_verified: bool,
+    pub(crate) access_log: AccessLog,
+    /// Beside the first.
+    pub(crate) more_workers: usize,
+    pub(crate) tracing: Option<TracingConfig>,
 }
 
 impl Edge {
@@ -62,22 +84,44 @@ impl Edge {
         let names = ["shop.example".to_owned(), "other.example".to_owned()];
         let files = tls::self_signed(state_dir.path(), &names).unwrap();
         let certificate = rustls_pki_types::pem::PemObject::from_pem_file(&files.certificate).unwrap();
-        let certificates = tls::CertificateSwitch::new(tls::Certificates::load(&[files]).unwrap());
+        let certificates = tls::CertificateStore::new(served(files), Clock::system());
 
-        let config = config(backends, options.trusted_proxies);
-        let pools = Pools::build_with(&config.pools, None, options.timeouts);
+        let mut config = config(backends, options.trusted_proxies);
+        config.pools[0].timeouts = options.timeouts;
+        config.pools[0].tls = options.backend_tls;
+        if let Some(change) = options.pool {
+            change(&mut config.pools[0]);
+        }
+        if let Some(change) = options.config {
+            change(&mut config);
+        }
+        let pools = Pools::build(&config.pools, None);
         let metrics = Metrics::default();
         metrics.show_pools(&pools);
-        let Options { assertion, login_over, .. } = options;
-        let state = Arc::new(State { config, pools: pools.clone(), metrics: metrics.clone(), assertion, login_over });
-        let listeners = listen::direct("127.0.0.1:0".parse().unwrap(), 1).unwrap();
-        let tls_config = tls::server_config(certificates.clone(), Arc::default()).unwrap();
-        let address = listeners[0][0].local_addr().unwrap();
-        let workers = Workers::start_with(listeners, tls_config, &metrics, options.limits, move |peer, request| {
-            let state = state.clone();
-            async move { handle(&state, &peer, request).await }
-        });
-        Edge { address, certificate, certificates, metrics, pools, workers: Some(workers.unwrap()) }
+        let Options { assertion, login_over, access_log, more_workers, tracing, .. } = options;
+        let tracer = Tracer::default();
+        tracer.put(tracer.prepare(tracing.as_ref(), &metrics).unwrap());
+        let recorder = Recorder { metrics: metrics.clone(), access_log, tail: Tail::default(), tracer };
+        let front = Front::new(Arc::new(config.clone()), pools.clone(), &recorder, move |_| options.is_verified);
+        let state = Arc::new(State { config, pools: pools.clone(), assertion, login_over });
+        let any_port = || "127.0.0.1:0".parse().unwrap();
+        let second = options.speaks_plain_http.then(any_port);
+        let listeners = listen::direct_all(any_port(), second, 1 + more_workers).unwrap();
+        let at = |index: usize| listeners[0].get(index).map(|listener| listener.local_addr().unwrap());
+        let (address, plain) = (at(0).unwrap(), at(1));
+        let (settings, folder, clock) = (TlsConfig::default(), state_dir.path(), Clock::system());
+        let direct = plain.map(|http| Direct { http, https: address });
+        let plain_http = PlainHttp::new(Arc::default(), direct);
+        let tls = tls::Tls::new(&settings, folder, certificates.clone(), Arc::default(), plain_http, clock).unwrap();
+        let make_handler = move || {
+            let (state, recorder) = (state.clone(), Rc::new(recorder.clone()));
+            move |peer: Rc<Peer>, request| {
+                let (state, recorder) = (state.clone(), recorder.clone());
+                async move { handle(&state, &recorder, &peer, request).await }
+            }
+        };
+        let workers = Workers::start(listeners, (tls, front), &metrics, options.limits, make_handler);
+        Edge { address, plain, certificate, certificates, metrics, pools, workers: Some(workers.unwrap()) }
     }
 
     /// Ends the edge; what is under way may take as long as `deadline`.
@@ -94,8 +138,19 @@ impl Drop for Edge {
     }
 }
 
-async fn handle(state: &State, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
-    let mut record = Record::start(&state.metrics, peer, &request);
+/// Certificates to be put in force.
+pub(crate) fn served(files: CertificateFiles) -> tls::Prepared {
+    tls::prepare_first(vec![tls::Wanted { files, origin: tls::Origin::SelfSigned }], Clock::system().now()).unwrap()
+}
+
+async fn handle(
+    state: &State,
+    recorder: &Rc<Recorder>,
+    peer: &Peer,
+    mut request: Request<ClientBody>,
+) -> Response<ResponseBody> {
+    let mut record = Record::start(recorder, peer, &request);
+    record.begin_trace(peer, request.headers_mut());
     let response = match answer(state, peer, request, &mut record).await {
         Ok(response) => response,
         Err(refusal) => refusal.into_response(),
@@ -106,7 +161,7 @@ async fn handle(state: &State, peer: &Peer, request: Request<Incoming>) -> Respo
 async fn answer(
     state: &State,
     peer: &Peer,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let request = guard::check(&state.config, peer, request)?;
@@ -119,7 +174,8 @@ async fn answer(
         login_over.notified().await;
         Over::Login
     };
-    forward::forward(permit, pool, request, state.assertion.clone(), over, record).await
+    let target = Target::of(pool, &request, None);
+    forward::forward(permit, &target, Box::new(request), state.assertion.clone(), over, record).await
 }
 
 /// Without rules, a public route allows everything.
@@ -153,17 +209,22 @@ fn permit(rules: &RuleSet) -> Permit {
 
 fn config(backends: &[SocketAddr], trusted_proxies: Vec<IpNet>) -> Config {
     let health = HealthConfig {
-        kind: HealthKind::Http { path: "/health".into() },
+        kind: HealthKind::http("/health"),
         interval: Duration::from_millis(50),
         timeout: Duration::from_secs(2),
         rise: 2,
+        interval_down: Duration::from_millis(50),
         fall: 2,
+        ..HealthConfig::default()
     };
     Config {
         pools: vec![PoolConfig {
             name: "web".into(),
             backends: backends.iter().copied().map(Into::into).collect(),
             health,
+            // So that tests know who is next.
+            balance: Balance::RoundRobin,
+            ..PoolConfig::default()
         }],
         trusted_proxies,
         ..Config::default()

@@ -1,4 +1,5 @@
-//! `lb-bench l4`: what the XDP program costs per packet, in the kernel's own runner (`BPF_PROG_TEST_RUN`).
+//! `lb-bench l4`: what the XDP program costs per packet, in the kernel's own runner (`BPF_PROG_TEST_RUN`); and
+//! `lb-bench handshakes`, a load that no program of Debian's makes.
 //!
 //! The runner's loop and the driver that writes each packet are part of all figures, of the program's and of the
 //! floor's alike; nothing is subtracted. Machines differ, so the figures to compare are the ratios.
@@ -7,6 +8,7 @@ mod cases;
 mod cookies;
 mod driver;
 mod end_to_end;
+mod handshakes;
 mod lists;
 mod measure;
 mod report;
@@ -18,11 +20,13 @@ use clap::Parser;
 use lb_tests::netns::Namespace;
 use lb_tests::program::with_bench_in;
 
-/// What the data plane costs.
+/// Measures the data plane, and loads the proxy.
 #[derive(Parser)]
 enum Command {
     /// The XDP program and the floor on each kind of packet, each many times
     L4(L4),
+    /// Requests that each begin with a full TLS handshake; prints how many
+    Handshakes(handshakes::Options),
 }
 
 #[derive(clap::Args)]
@@ -46,7 +50,19 @@ struct L4 {
 }
 
 fn main() -> ExitCode {
-    let Command::L4(options) = Command::parse();
+    match Command::parse() {
+        Command::L4(options) => l4(options),
+        Command::Handshakes(options) => match handshakes::run(options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn l4(options: L4) -> ExitCode {
     if !lb_tests::level::has_root("programs") {
         return ExitCode::FAILURE;
     }

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::load::{self, h2load, wrk};
-use super::peers::BACKEND_PORT;
+use super::peers::DIRECT_PORT;
 use super::{Home, Subject};
 
 pub(super) struct Case {
@@ -19,6 +19,7 @@ pub(super) const ALL: &[Case] = &[
     Case { name: "h1", unit: PER_CPU_SECOND, more_is_better: true, measure: h1 },
     Case { name: "h2", unit: PER_CPU_SECOND, more_is_better: true, measure: h2 },
     Case { name: "handshake_full", unit: PER_CPU_SECOND, more_is_better: true, measure: handshake_full },
+    Case { name: "handshake_resumed", unit: PER_CPU_SECOND, more_is_better: true, measure: handshake_resumed },
     Case { name: "body_1m", unit: PER_CPU_SECOND, more_is_better: true, measure: body_1m },
     Case { name: "idle_kib", unit: "KiB per TLS connection", more_is_better: false, measure: idle_kib },
     Case { name: "added_p50_us", unit: "µs at 2,000 requests per second", more_is_better: false, measure: added_p50 },
@@ -40,8 +41,13 @@ fn h2(home: &Home, subject: &Subject, seconds: u32) -> Result<f64> {
     per_cpu_second(subject, || Ok(h2load(home, &url(subject, "/1k"), seconds)?.requests))
 }
 
-/// wrk resumes no session: each request has a handshake of its own.
+/// 1 KiB on a connection of its own that resumes no session.
 fn handshake_full(home: &Home, subject: &Subject, seconds: u32) -> Result<f64> {
+    per_cpu_second(subject, || load::handshakes(home, subject.port, seconds))
+}
+
+/// The same by wrk, which resumes the session that it has.
+fn handshake_resumed(home: &Home, subject: &Subject, seconds: u32) -> Result<f64> {
     per_cpu_second(subject, || Ok(wrk(home, &url(subject, "/1k"), 16, seconds, &["Connection: close"])?.requests))
 }
 
@@ -67,13 +73,13 @@ fn added_p99(home: &Home, subject: &Subject, seconds: u32) -> Result<f64> {
     added(home, subject, seconds, 99)
 }
 
-/// Over the backend asked directly, in the same moment.
+/// Over a server without a proxy, in the same moment.
 fn added(home: &Home, subject: &Subject, seconds: u32, percent: usize) -> Result<f64> {
     let at = |url: &str| {
         let latencies = load::latencies(home, url, 2000, seconds)?;
         anyhow::Ok(latencies[(latencies.len() * percent / 100).min(latencies.len() - 1)] as f64)
     };
-    let direct = at(&format!("http://127.0.0.1:{BACKEND_PORT}/1k"))?;
+    let direct = at(&format!("http://127.0.0.1:{DIRECT_PORT}/1k"))?;
     Ok((at(&url(subject, "/1k"))? - direct).max(1.0))
 }
 

@@ -5,6 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::Home;
+use crate::paths::Profile;
 use crate::run;
 
 /// For wrk: one request on each connection, one after the other, then silence.
@@ -43,6 +44,23 @@ fn answered_to_wrk(said: &str) -> Result<Answered> {
     ensure!(bad.is_none(), "wrk: {}", bad.unwrap_or_default().trim());
     let requests = said.lines().find_map(|line| line.trim().split_once(" requests in ")?.0.parse().ok());
     Ok(Answered { requests: requests.with_context(|| format!("wrk said no number of requests:\n{said}"))? })
+}
+
+/// How many requests were answered that each began with a full handshake.
+pub(super) fn handshakes(home: &Home, port: u16, seconds: u32) -> Result<f64> {
+    let bench = home.workspace.binary("lb-bench", Profile::Release);
+    let mut bench = pinned(home, &bench.display().to_string());
+    bench.args([
+        "handshakes",
+        "--path",
+        "/1k",
+        "--to",
+        &format!("127.0.0.1:{port}"),
+        "--seconds",
+        &seconds.to_string(),
+    ]);
+    let said = run::output(&mut bench)?;
+    said.trim().parse().with_context(|| format!("lb-bench said no number of requests: {said}"))
 }
 
 /// HTTP/2: 8 connections with 32 streams each.

@@ -16,64 +16,111 @@ pub(super) const OURS: &str = "lb";
 pub(super) const NAMES: [&str; 4] = [OURS, "nginx", "haproxy", "envoy"];
 
 pub(super) const BACKEND_PORT: u16 = 18_080;
+pub(super) const DIRECT_PORT: u16 = 18_081;
 const FIRST_PORT: u16 = 18_440;
-const METRICS_PORT: u16 = 18_090;
+/// What a proxy of ours has its metrics at, above where it listens.
+const METRICS_ABOVE: u16 = 100;
 
 /// nginx serving two files, on the CPUs of the load.
 pub(super) fn backend(home: &Home) -> Result<Running> {
-    ensure_free(BACKEND_PORT)?;
+    file_server(home, "backend", BACKEND_PORT, &home.load_cpus)
+}
+
+/// The same where a proxy would be, to be asked without one: from the CPU of the load, what answers is as far away.
+pub(super) fn in_place_of_a_proxy(home: &Home) -> Result<Running> {
+    file_server(home, "direct", DIRECT_PORT, home.proxy_cpu)
+}
+
+fn file_server(home: &Home, name: &str, port: u16, cpus: &str) -> Result<Running> {
+    ensure_free(port)?;
     let files = home.path("files");
     fs::create_dir_all(&files).with_context(|| format!("creating {}", files.display()))?;
     for (name, bytes) in [("1k", 1 << 10), ("1m", 1 << 20), ("healthz", 2)] {
         home.write(&format!("files/{name}"), &"x".repeat(bytes))?;
     }
     let server = format!(
-        "server {{ listen 127.0.0.1:{BACKEND_PORT} reuseport; root {}; access_log off; keepalive_requests 1000000000; }}",
+        // All of 127/8, for thousands of backends; nobody else is answered.
+        "server {{ listen {port} reuseport; allow 127.0.0.0/8; deny all; root {}; access_log off; \
+         keepalive_requests 1000000000; keepalive_timeout 600s; }}",
         Home::text(&files)
     );
-    let configuration = home.write("backend.conf", &nginx_conf(home, "backend", &server))?;
+    let configuration = home.write(&format!("{name}.conf"), &nginx_conf(home, name, &server))?;
     let nginx = installed::nginx(&home.workspace);
-    Running::start(
-        pinned(&home.load_cpus, &nginx, &["-c", &Home::text(&configuration)]),
-        BACKEND_PORT,
-        &home.path("backend.log"),
-    )
+    let command = pinned(cpus, &nginx, &["-c", &Home::text(&configuration)]);
+    Running::start(command, port, &home.path(&format!("{name}.log")))
 }
 
 pub(super) fn all(workspace: &Workspace, home: &Home) -> Result<Vec<Subject>> {
-    (FIRST_PORT..)
-        .zip(NAMES)
-        .map(|(port, name)| {
-            ensure_free(port)?;
-            let (program, arguments) = match name {
-                OURS => lb(workspace, home)?,
-                "nginx" => nginx(workspace, home, port)?,
-                "haproxy" => haproxy(workspace, home, port)?,
-                _ => envoy(workspace, home, port)?,
-            };
-            let arguments: Vec<String> =
-                arguments.into_iter().map(|argument| argument.replace("PORT", &port.to_string())).collect();
-            let cpu = home.proxy_cpu;
-            let log = home.path(&format!("{name}.log"));
-            Subject::new(name, port, log, move || {
-                pinned(cpu, &program, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
-            })
+    (FIRST_PORT..).zip(NAMES).map(|(port, name)| start(workspace, home, name, port)).collect()
+}
+
+pub(super) fn ours(workspace: &Workspace, home: &Home) -> Result<Subject> {
+    Variant::plain(home, OURS, FIRST_PORT).start(workspace, home)
+}
+
+/// This proxy, as the table has it or with more of something.
+pub(super) struct Variant {
+    pub(super) name: &'static str,
+    pub(super) port: u16,
+    /// As taskset takes them.
+    pub(super) cpus: String,
+    pub(super) workers: u32,
+    /// Besides those that everybody has.
+    pub(super) routes: u32,
+    /// Of the pool that is asked, all of which are the same server.
+    pub(super) backends: u32,
+    pub(super) is_checked: bool,
+}
+
+impl Variant {
+    pub(super) fn plain(home: &Home, name: &'static str, port: u16) -> Variant {
+        Variant { name, port, cpus: home.proxy_cpu.to_owned(), workers: 1, routes: 0, backends: 1, is_checked: true }
+    }
+
+    pub(super) fn start(&self, workspace: &Workspace, home: &Home) -> Result<Subject> {
+        ensure_free(self.port)?;
+        let (program, arguments) = lb(workspace, home, self)?;
+        let cpus = self.cpus.clone();
+        Subject::new(self.name, self.port, home.path(&format!("{}.log", self.name)), move || {
+            pinned(&cpus, &program, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
         })
-        .collect()
+    }
+}
+
+fn start(workspace: &Workspace, home: &Home, name: &'static str, port: u16) -> Result<Subject> {
+    ensure_free(port)?;
+    let (program, arguments) = match name {
+        OURS => return Variant::plain(home, OURS, port).start(workspace, home),
+        "nginx" => nginx(workspace, home, port)?,
+        "haproxy" => haproxy(workspace, home, port)?,
+        _ => envoy(workspace, home, port)?,
+    };
+    let cpu = home.proxy_cpu;
+    let log = home.path(&format!("{name}.log"));
+    Subject::new(name, port, log, move || {
+        pinned(cpu, &program, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    })
 }
 
 type Invocation = (std::path::PathBuf, Vec<String>);
 
 /// With what makes it more than a proxy turned on: routes, rules, rates, sessions, metrics and the access log.
-fn lb(workspace: &Workspace, home: &Home) -> Result<Invocation> {
+fn lb(workspace: &Workspace, home: &Home, variant: &Variant) -> Result<Invocation> {
+    let Variant { name, port, workers, routes, backends, .. } = variant;
+    let routes = (0..*routes)
+        .map(|number| format!("  - {{host: h{}.example, path: /part{number}/items/*, pool: files}}\n", number % 100));
+    let backends = (0..*backends).map(|number| {
+        let [_, b, c, d] = (number + 1).to_be_bytes();
+        format!("\"127.{b}.{c}.{d}:{BACKEND_PORT}\"")
+    });
     let configuration = format!(
         "state_dir: {state}
-metrics: 127.0.0.1:{METRICS_PORT}
+metrics: 127.0.0.1:{metrics_port}
 certificates: {{certificate: {certificate}, key: {key}}}
 pools:
-  - {{name: files, backends: \"127.0.0.1:{BACKEND_PORT}\", health: {{path: /healthz}}}}
+  - {{name: files, backends: [{backends}]{health}}}
 routes:
-  - {{host: shop.example, path: /**, pool: files}}
+{routes}  - {{host: shop.example, path: /**, pool: files}}
   - {{path: /admin/**, pool: files}}
   - {{path: /**, pool: files, public: true}}
 rates: {{downloads: {{match: {{paths: [/**]}}, by: source, within: 10m}}}}
@@ -82,14 +129,23 @@ rules:
   - {{id: curl, when: 'request.headers[\"user-agent\"].contains(\"curl\")', require: {{level: 1}}, on_missing: skip}}
   - {{id: admins, match: {{paths: [/admin/**]}}, require: {{level: 2, max_age: 15m}}}}
 ",
-        state = Home::text(&home.path("state")),
+        state = Home::text(&home.path(&format!("{name}.state"))),
+        metrics_port = port + METRICS_ABOVE,
         certificate = Home::text(&home.path("cert.pem")),
         key = Home::text(&home.path("key.pem")),
+        // Checks of thousands would be what is measured.
+        health = if variant.is_checked { ", health: {path: /healthz}" } else { "" },
+        backends = backends.collect::<Vec<_>>().join(", "),
+        routes = routes.collect::<String>(),
     );
-    let configuration = home.write("lb.yaml", &configuration)?;
-    let arguments = ["run", "--config", &Home::text(&configuration), "--instance", "lb-bench"];
-    let arguments = arguments.into_iter().chain(["--listen", "127.0.0.1:PORT", "--workers", "1"]);
-    Ok((workspace.binary("lb-controller", Profile::Release), arguments.map(str::to_owned).collect()))
+    let configuration = home.write(&format!("{name}.yaml"), &configuration)?;
+    let (listen, workers) = (format!("127.0.0.1:{port}"), workers.to_string());
+    let arguments = ["run", "--config", &Home::text(&configuration), "--instance", &format!("lb-bench-{name}")]
+        .into_iter()
+        .chain(["--listen", &listen, "--workers", &workers])
+        .map(str::to_owned)
+        .collect();
+    Ok((workspace.binary("lb-controller", Profile::Release), arguments))
 }
 
 fn nginx(workspace: &Workspace, home: &Home, port: u16) -> Result<Invocation> {
@@ -126,7 +182,8 @@ fn nginx_conf(home: &Home, name: &str, http: &str) -> String {
 worker_processes 1;
 pid {pid};
 error_log {log} warn;
-events {{ worker_connections 8192; }}
+worker_rlimit_nofile 65536;
+events {{ worker_connections 32768; }}
 http {{
   {temporaries}
   sendfile on;

@@ -11,13 +11,13 @@ use super::{Values, peers};
 
 /// Everybody's median, and how many times better than the peer ours is: above 1 we are ahead.
 pub(super) fn table(cases: &[&Case], values: &Values) -> String {
-    let mut text = format!("\n{:16}", "case");
+    let mut text = format!("\n{:18}", "case");
     for name in peers::NAMES {
         text.push_str(&format!("{name:>10}"));
     }
     text.push_str("   of best   of Envoy  unit\n");
     for case in cases {
-        text.push_str(&format!("{:16}", case.name));
+        text.push_str(&format!("{:18}", case.name));
         for name in peers::NAMES {
             text.push_str(&median(values, case, name).map_or_else(|| format!("{:>10}", "-"), number));
         }

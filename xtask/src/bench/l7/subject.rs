@@ -60,6 +60,12 @@ impl Subject {
         self.processes()?.into_iter().map(resident_kib).sum()
     }
 
+    /// Open file descriptors.
+    pub(super) fn descriptors(&self) -> Result<u64> {
+        let count = |pid| Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64);
+        self.processes()?.into_iter().map(count).sum()
+    }
+
     fn processes(&self) -> Result<Vec<u32>> {
         let running = self.running.borrow();
         let running = running.as_ref().with_context(|| format!("{} does not run", self.name))?;

@@ -1,0 +1,109 @@
+//! A stream that writes when it is told to, with tokio's own at the other end.
+
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use rustls::server::Acceptor;
+use rustls::{ProtocolVersion, SupportedProtocolVersion, version};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsConnector, client};
+
+use super::resumption::Stage;
+use super::*;
+
+const VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
+
+/// Long enough for what was sent to arrive.
+const MOMENT: Duration = Duration::from_millis(100);
+
+type Client = client::TlsStream<TcpStream>;
+
+async fn connected(stage: &Stage, version: &'static SupportedProtocolVersion) -> (TlsStream, Client) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let edge = stage.edge();
+    let accept = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await.unwrap();
+        let StartHandshake { accepted, io, .. } = hello;
+        TlsStream::accept(io, accepted, edge.current.load_full(), |_| ()).await.unwrap()
+    };
+    let name = ServerName::try_from("shop.example").unwrap();
+    let connect = TlsConnector::from(stage.client(version)).connect(name, stream);
+    let (server, client) = tokio::join!(accept, connect);
+    (server, client.unwrap())
+}
+
+/// Whether bytes are there for the client that it has not read yet.
+async fn has_arrived(client: &Client) -> bool {
+    let mut byte = [0];
+    let peek = tokio::time::timeout(MOMENT, client.get_ref().0.peek(&mut byte)).await;
+    peek.is_ok_and(|peeked| peeked.is_ok_and(|bytes| bytes > 0))
+}
+
+#[tokio::test]
+async fn what_is_written_leaves_with_the_next_flush_and_the_tickets_leave_with_it() {
+    for version in VERSIONS {
+        let (mut server, mut client) = connected(&Stage::new(), version).await;
+        server.write_all(b"one, ").await.unwrap();
+        server.write_all(b"two").await.unwrap();
+        assert!(!has_arrived(&client).await, "{version:?}");
+        assert_eq!(client.get_ref().1.tls13_tickets_received(), 0);
+        server.flush().await.unwrap();
+        let mut read = [0; 8];
+        client.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"one, two", "{version:?}");
+        let tickets = client.get_ref().1.tls13_tickets_received();
+        assert_eq!(tickets > 0, version.version == ProtocolVersion::TLSv1_3, "{tickets} with {version:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_shutdown_sends_what_was_written_and_then_the_goodbye() {
+    for version in VERSIONS {
+        let (mut server, mut client) = connected(&Stage::new(), version).await;
+        server.write_all(b"the end").await.unwrap();
+        server.shutdown().await.unwrap();
+        let mut read = Vec::new();
+        // An end without TLS' own goodbye would be an error.
+        client.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"the end", "{version:?}");
+        client.write_all(b"mine").await.unwrap();
+        client.shutdown().await.unwrap();
+        read.clear();
+        server.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"mine", "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_stops_its_writer_and_loses_nothing() {
+    for version in VERSIONS {
+        let (mut server, mut client) = connected(&Stage::new(), version).await;
+        let mut written = 0;
+        while let Ok(done) = tokio::time::timeout(MOMENT, server.write(&[b'x'; 10_000])).await {
+            written += done.unwrap();
+            assert!(written < 64 << 20, "{version:?}: it takes without end");
+        }
+        let reading = tokio::spawn(async move {
+            let mut read = Vec::new();
+            client.read_to_end(&mut read).await.unwrap();
+            read.len()
+        });
+        server.shutdown().await.unwrap();
+        assert_eq!(reading.await.unwrap(), written, "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_record_end_the_connection_and_the_client_is_told() {
+    for version in VERSIONS {
+        let (mut server, mut client) = connected(&Stage::new(), version).await;
+        client.get_mut().0.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let mut read = [0; 8];
+        let error = server.read(&mut read).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidData, "{version:?}");
+        assert!(has_arrived(&client).await, "{version:?}: no alert");
+    }
+}
