@@ -7,6 +7,7 @@
 mod dns;
 mod file;
 mod found;
+mod memory;
 mod metrics;
 
 use std::collections::{BTreeMap, HashMap};
@@ -21,7 +22,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::config::{BackendOrigin, Config, DiscoverConfig, DiscoverFrom};
 use crate::report::DiscoveredPool;
-use found::{Asked, Found};
+use found::{Asked, Found, Outcome};
 
 pub use metrics::DiscoveryCollector;
 
@@ -176,6 +177,12 @@ impl Shared {
         if tokio::time::timeout(FIRST_WITHIN, all).await.is_err() {
             tracing::warn!("not all backends were found in time: beginning with what is there");
         }
+        asking.abort_all();
+        for (pool, wanted) in wanted(&self.config()) {
+            if !self.discovered.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&pool) {
+                self.take(&pool, &wanted, Asked::failed("no answer in time"));
+            }
+        }
     }
 
     /// Keeps one task for each pool whose backends are found.
@@ -220,8 +227,23 @@ impl Shared {
 
     /// When to ask again, and whether pools are to be put together anew.
     fn take(&self, pool: &str, wanted: &DiscoverConfig, asked: Asked) -> (Duration, bool) {
+        let config = self.config();
         let mut all = self.discovered.0.lock().unwrap_or_else(PoisonError::into_inner);
         let found = all.entry(pool.to_owned()).or_insert_with(|| Found::new(wanted.clone()));
+        if let DiscoverFrom::Dns(question) = &wanted.from {
+            match &asked.outcome {
+                Outcome::Failed(_) if found.knows_nothing() => {
+                    let records = memory::recall(&config.state_dir, pool, question);
+                    found.remember(pool, asked.at, dns::backends(&records, question, pool, &config).0);
+                }
+                Outcome::Backends(backends) => {
+                    if let Err(error) = memory::keep(&config.state_dir, pool, question, backends) {
+                        tracing::warn!(pool, %error, "what was found cannot be kept for the next start");
+                    }
+                }
+                Outcome::Failed(_) | Outcome::Unchanged => {}
+            }
+        }
         found.take(pool, asked)
     }
 }

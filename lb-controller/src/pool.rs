@@ -83,7 +83,7 @@ pub struct Pool {
 struct Role {
     weight: u8,
     drain: bool,
-    is_backup: bool,
+    backup: u8,
     is_far: bool,
 }
 
@@ -185,7 +185,7 @@ impl Pool {
         let role = |config: &BackendConfig| Role {
             weight: config.weight,
             drain: config.drain,
-            is_backup: config.backup,
+            backup: config.backup,
             is_far: config.is_far,
         };
         let addresses: Vec<SocketAddr> = config.backends.iter().map(|backend| backend.address).collect();
@@ -299,7 +299,7 @@ impl Pool {
         let standing = |(backend, role): (&Arc<Backend>, &Role)| Standing {
             is_available: backend.is_available(),
             is_at_work: !role.drain && role.weight > 0,
-            is_backup: role.is_backup,
+            backup: role.backup,
             is_far: role.is_far,
         };
         self.backends.iter().zip(&self.roles).map(standing).collect()

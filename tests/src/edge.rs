@@ -63,33 +63,37 @@ impl Edge {
         environment: &[(&str, String)],
     ) -> Result<Edge> {
         static STARTED: AtomicU32 = AtomicU32::new(0);
-        let program = find_program()?;
         let folder = TempDir::new()?;
-        let config = folder.path().join("edge.yaml");
         let (state_dir, audit, metrics) =
             (folder.path().join("state"), folder.path().join(AUDIT), free_metrics_address()?);
         let own =
             format!("state_dir: {}\nmetrics: {metrics}\naudit: {{file: {}}}\n", state_dir.display(), audit.display());
-        fs::write(&config, own + text)?;
+        fs::write(folder.path().join("edge.yaml"), own + text)?;
         // Unique among all processes that test at the same time.
         let instance = format!("lb-test-{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
-        let log = fs::File::create(folder.path().join("log"))?;
-        // See `break_disk`.
-        let process = Command::new("sh")
-            .args(["-c", "trap '' XFSZ && exec \"$0\" \"$@\""])
-            .arg(&program)
-            .args(["--instance", &instance, "run", "--listen", &address.to_string(), "--config"])
-            .arg(&config)
-            .args(arguments)
-            .envs(environment.iter().map(|(name, value)| (*name, value)))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("starting {}", program.display()))?;
+        let process = spawn(&folder, &instance, address, arguments, environment)?;
         let mut edge = Edge { address, metrics, instance, process, folder, successors: Mutex::default() };
         edge.wait_until_it_listens()?;
         Ok(edge)
+    }
+
+    /// Kills whatever runs, and starts it again with the same configuration and state, as [`Edge::start_at`] does.
+    pub fn restart(&mut self) -> Result<()> {
+        self.kill_all();
+        self.process = spawn(&self.folder, &self.instance, self.address, &[], &[])?;
+        self.wait_until_it_listens()
+    }
+
+    fn kill_all(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        for id in self.successors.lock().expect("no holder of this lock panics").drain(..) {
+            let _ = kill(Pid::from_raw(id as i32), Signal::SIGKILL);
+            // Nobody here is its parent. What has ended has no program any more, reaped or not.
+            while fs::read_link(format!("/proc/{id}/exe")).is_ok() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
     }
 
     /// Of the program that was started first.
@@ -274,14 +278,34 @@ impl Edge {
 
 impl Drop for Edge {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        for id in self.successors.lock().expect("no holder of this lock panics").drain(..) {
-            let _ = kill(Pid::from_raw(id as i32), Signal::SIGKILL);
-        }
+        self.kill_all();
         // The runtime folder that the killed controller could not remove.
         let _ = fs::remove_dir_all(format!("/run/{}", self.instance));
     }
+}
+
+fn spawn(
+    folder: &TempDir,
+    instance: &str,
+    address: SocketAddr,
+    arguments: &[String],
+    environment: &[(&str, String)],
+) -> Result<Child> {
+    let program = find_program()?;
+    let log = fs::File::options().create(true).append(true).open(folder.path().join("log"))?;
+    // See `Edge::break_disk`.
+    Command::new("sh")
+        .args(["-c", "trap '' XFSZ && exec \"$0\" \"$@\""])
+        .arg(&program)
+        .args(["--instance", instance, "run", "--listen", &address.to_string(), "--config"])
+        .arg(folder.path().join("edge.yaml"))
+        .args(arguments)
+        .envs(environment.iter().map(|(name, value)| (*name, value)))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .with_context(|| format!("starting {}", program.display()))
 }
 
 /// The controller that `cargo xtask test` has built.

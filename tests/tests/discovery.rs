@@ -253,6 +253,32 @@ async fn a_file_of_backends_is_followed_and_a_broken_one_is_not_taken() -> Resul
 }
 
 #[tokio::test]
+async fn an_edge_that_starts_or_is_upgraded_without_a_name_server_has_the_backends_it_had() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    let port = backends(3).await?;
+    let mut server = NameServer::start(&a("shop", &[1, 2]))?;
+    let mut stage = Stage::start(&asking(&server, &format!("dns: shop.app.example, port: {port}"))).await?;
+    stage.has(&[1, 2]).await?;
+    server.stop();
+    let load = Load::begin(&stage.client(), "/open/orders", 2);
+    load.goes_on(200)?;
+    stage.edge.upgrade()?;
+    stage.has(&[1, 2]).await?;
+    load.goes_on(200)?;
+    let outcome = load.finish()?;
+    ensure!(outcome.failed == 0, "{outcome:?}");
+    stage.edge.restart()?;
+    stage.has(&[1, 2]).await?;
+    ensure!(stage.pool()?["error"].is_string(), "{}", stage.pool()?);
+    // Of what is found then, nothing old is left but what drains.
+    server.change(&a("shop", &[2, 3]))?;
+    server.run()?;
+    stage.has(&[2, 3]).await
+}
+
+#[tokio::test]
 async fn names_change_and_backends_die_while_processes_are_exchanged() -> Result<()> {
     if skipped() {
         return Ok(());

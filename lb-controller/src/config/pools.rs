@@ -145,8 +145,8 @@ pub struct BackendConfig {
     pub weight: u8,
     /// It keeps what it has, and gets nothing new.
     pub drain: bool,
-    /// It gets requests only while none, or too few, of the others can take them.
-    pub backup: bool,
+    /// Not 0: it gets requests only while none, or too few, of those with lower numbers can take them.
+    pub backup: u8,
     /// Where it stands.
     pub zone: Option<Arc<str>>,
     /// It stands in another zone than this host.
@@ -158,6 +158,8 @@ pub struct BackendConfig {
 
 impl BackendConfig {
     pub const DEFAULT_WEIGHT: u8 = 1;
+    /// More tiers than anybody has.
+    pub const LAST_BACKUP: u8 = 9;
 
     /// What names it in connection ids whose server ids have so many bytes.
     pub fn server_id(&self, bytes: u8) -> Option<ServerId> {
@@ -173,7 +175,7 @@ impl From<SocketAddr> for BackendConfig {
             address,
             weight: BackendConfig::DEFAULT_WEIGHT,
             drain: false,
-            backup: false,
+            backup: 0,
             zone: None,
             is_far: false,
             server_id: None,

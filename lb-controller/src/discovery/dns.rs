@@ -234,7 +234,10 @@ pub(super) fn backends(
     config: &Config,
 ) -> (Vec<BackendConfig>, Vec<(SocketAddr, String)>) {
     let (mut backends, mut refused) = (Vec::new(), Vec::new());
-    let soonest = records.iter().map(|record| record.priority).min().unwrap_or_default();
+    let mut priorities: Vec<u16> = records.iter().map(|record| record.priority).collect();
+    priorities.sort_unstable();
+    priorities.dedup();
+    let tier = |priority| priorities.partition_point(|other| *other < priority).min(BackendConfig::LAST_BACKUP.into());
     let heaviest = records.iter().map(|record| record.weight).max().unwrap_or_default();
     for record in records {
         let address = SocketAddr::new(record.address.ip().to_canonical(), record.address.port());
@@ -243,7 +246,7 @@ pub(super) fn backends(
             Some(_) => {}
             None => backends.push(BackendConfig {
                 weight: weight(record.weight, heaviest),
-                backup: record.priority > soonest,
+                backup: tier(record.priority) as u8,
                 origin: BackendOrigin::Discovered,
                 ..address.into()
             }),
@@ -356,8 +359,13 @@ mod tests {
             backends.iter().map(|backend| (backend.weight, backend.backup)).collect::<Vec<_>>()
         };
         let small = [record("10.0.0.1:80", 10, 3), record("10.0.0.2:80", 10, 0), record("10.0.0.3:80", 20, 7)];
-        assert_eq!(of(&small), [(3, false), (1, false), (7, true)]);
+        assert_eq!(of(&small), [(3, 0), (1, 0), (7, 1)]);
         let large = [record("10.0.0.1:80", 0, 65_535), record("10.0.0.2:80", 0, 32_768), record("10.0.0.3:80", 0, 1)];
-        assert_eq!(of(&large), [(255, false), (127, false), (1, false)]);
+        let tiers: Vec<Answered> = (0..12).map(|n| record(&format!("10.0.0.{n}:80"), 60_000 - 5 * n, 1)).collect();
+        assert_eq!(
+            of(&tiers).iter().map(|(_, backup)| *backup).rev().collect::<Vec<_>>(),
+            [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9]
+        );
+        assert_eq!(of(&large), [(255, 0), (127, 0), (1, 0)]);
     }
 }

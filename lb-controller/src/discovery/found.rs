@@ -44,6 +44,14 @@ struct Entry {
     gone: Option<Instant>,
 }
 
+impl Asked {
+    /// To be asked again at once.
+    pub(super) fn failed(error: &str) -> Asked {
+        let (at, again_after) = (Instant::now(), Duration::ZERO);
+        Asked { at, again_after, outcome: Outcome::Failed(error.to_owned()), refused: Vec::new() }
+    }
+}
+
 impl Found {
     pub(super) fn new(wanted: DiscoverConfig) -> Found {
         let (entries, refused) = Default::default();
@@ -60,6 +68,19 @@ impl Found {
     pub(super) fn count(&self) -> (usize, usize) {
         let gone = self.entries.iter().filter(|entry| entry.gone.is_some()).count();
         (self.entries.len() - gone, gone)
+    }
+
+    pub(super) fn knows_nothing(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Takes what an earlier run had found, for as long as nothing is found.
+    pub(super) fn remember(&mut self, pool: &str, at: Instant, mut backends: Vec<BackendConfig>) {
+        if !backends.is_empty() {
+            tracing::warn!(pool, from = %self.wanted.from, count = backends.len(), "going on with what was found before the start");
+            backends.truncate(self.wanted.most);
+            self.put(pool, at, backends);
+        }
     }
 
     /// When to ask again, and whether pools are to be put together anew.

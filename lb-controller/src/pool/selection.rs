@@ -1,5 +1,6 @@
 //! Which backends of a pool take requests now, laid out so that a request need not look at all of them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lb_datapath::maglev;
@@ -65,7 +66,8 @@ pub(super) struct Standing {
     pub(super) is_available: bool,
     /// It is to have new requests at all: it does not drain, and has a weight.
     pub(super) is_at_work: bool,
-    pub(super) is_backup: bool,
+    /// Which backups it is among; 0: none.
+    pub(super) backup: u8,
     pub(super) is_far: bool,
 }
 
@@ -83,11 +85,11 @@ pub(super) fn choose(standings: &[Standing], thresholds: Thresholds) -> (Vec<usi
         at_work.map(|(index, _)| index).collect()
     };
     let enough = |some: usize, of: usize, percent: u8| some > 0 && some * 100 >= of * usize::from(percent);
-    let usual = that(&|standing| !standing.is_backup);
-    let available = that(&|standing| standing.is_available && !standing.is_backup);
+    let usual = that(&|standing| standing.backup == 0);
+    let available = that(&|standing| standing.is_available && standing.backup == 0);
     if enough(available.len(), usual.len(), thresholds.panic_percent) {
-        let near = that(&|standing| !standing.is_backup && !standing.is_far);
-        let available_near = that(&|standing| standing.is_available && !standing.is_backup && !standing.is_far);
+        let near = that(&|standing| standing.backup == 0 && !standing.is_far);
+        let available_near = that(&|standing| standing.is_available && standing.backup == 0 && !standing.is_far);
         let is_near = enough(available_near.len(), near.len(), thresholds.near_percent);
         // Where nobody is far, all that are available are near.
         return match is_near || available_near.len() == available.len() {
@@ -95,8 +97,18 @@ pub(super) fn choose(standings: &[Standing], thresholds: Thresholds) -> (Vec<usi
             false => (available, Reach::AllZones),
         };
     }
-    if standings.iter().any(|standing| standing.is_at_work && standing.is_available && standing.is_backup) {
-        return (that(&|standing| standing.is_available), Reach::Backups);
+    // Backups that are too few themselves have the next ones beside them, if there are any.
+    let backups: BTreeSet<u8> = standings.iter().map(|standing| standing.backup).filter(|backup| *backup > 0).collect();
+    let helping = backups.into_iter().map(|last| {
+        let (members, available) = (
+            that(&|standing| standing.backup == last),
+            that(&|standing| standing.is_available && standing.backup == last),
+        );
+        (last, available.len(), enough(available.len(), members.len(), thresholds.panic_percent))
+    });
+    let helping: Vec<(u8, usize, bool)> = helping.filter(|(_, available, _)| *available > 0).collect();
+    if let Some((last, ..)) = helping.iter().find(|(.., is_enough)| *is_enough).or(helping.last()) {
+        return (that(&|standing| standing.is_available && standing.backup <= *last), Reach::Backups);
     }
     let all = that(&|_| true);
     match thresholds.panic_percent > 0 && !all.is_empty() {
@@ -131,12 +143,16 @@ fn places(members: &[Taking]) -> Box<[u16]> {
 mod tests {
     use super::*;
 
-    /// Each backend in a word: `n`ear, `f`ar or `b`ackup, upper-case while available; `x` drains.
+    /// Each backend in a word: `n`ear, `f`ar, `b`ackup or a backup`s` backup, upper-case while available; `x` drains.
     fn standings(text: &str) -> Vec<Standing> {
         let one = |word: char| Standing {
             is_available: word.is_ascii_uppercase() || word == 'x',
             is_at_work: word != 'x',
-            is_backup: word.eq_ignore_ascii_case(&'b'),
+            backup: match word.to_ascii_lowercase() {
+                'b' => 1,
+                's' => 2,
+                _ => 0,
+            },
             is_far: word.eq_ignore_ascii_case(&'f'),
         };
         text.chars().map(one).collect()
@@ -156,6 +172,10 @@ mod tests {
             ("backups wait", "NB", 0, "0", Reach::Near),
             ("backups stand in when nobody else is left", "nnBb", 0, "2", Reach::Backups),
             ("and help where too few are left", "NnnB", 50, "03", Reach::Backups),
+            ("a backup's backup waits while the first can", "nBS", 0, "1", Reach::Backups),
+            ("and stands in for it", "nbS", 0, "2", Reach::Backups),
+            ("or beside it where too few are left", "nBbbS", 50, "14", Reach::Backups),
+            ("few are better than none", "nBbb", 50, "1", Reach::Backups),
             ("far ones come before backups", "nFB", 0, "1", Reach::AllZones),
             ("without any there is nobody", "nnb", 0, "", Reach::Nobody),
             ("unless the panic threshold says that the checks are wrong", "nnb", 50, "012", Reach::Panic),

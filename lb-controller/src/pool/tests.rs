@@ -93,7 +93,7 @@ fn a_draining_backend_and_one_without_weight_get_nothing_new() {
 
 #[test]
 fn backups_stand_in_without_a_lost_request_and_stand_back() {
-    let pool = pool(&[1, 2, 9], |config| config.backends[2].backup = true);
+    let pool = pool(&[1, 2, 9], |config| config.backends[2].backup = 1);
     assert_eq!(ports_of(picks(&pool, 50)), BTreeSet::from([1, 2]));
     take_out(&pool, 0);
     take_out(&pool, 1);

@@ -32,7 +32,7 @@ pub(super) fn backend(
     let address = section.required_value("address", address);
     let weight = section.value("weight", values::number(0..=u8::MAX.into()));
     let drain = section.value("drain", values::boolean);
-    let backup = section.value("backup", values::boolean);
+    let backup = section.value("backup", backup);
     let zone: Option<Arc<str>> = section.value("zone", values::name).map(Into::into);
     if let (Some(node), None) = (section.get("zone"), around.zone) {
         let help = "write `zone: NAME` at the top level, or leave the zones out";
@@ -44,12 +44,26 @@ pub(super) fn backend(
         address: address?,
         weight: weight.map_or(BackendConfig::DEFAULT_WEIGHT, |weight| weight as u8),
         drain: drain.unwrap_or(false),
-        backup: backup.unwrap_or(false),
+        backup: backup.unwrap_or(0),
         is_far: zone.as_deref().is_some_and(|zone| around.zone != Some(zone)),
         zone,
         server_id,
         origin: BackendOrigin::Configured,
     })
+}
+
+/// `true` is the first of the backups.
+fn backup(text: &str) -> Result<u8, Complaint> {
+    match text.parse::<u8>() {
+        Ok(number) if (1..=BackendConfig::LAST_BACKUP).contains(&number) => Ok(number),
+        _ => text.parse::<bool>().map(u8::from).map_err(|_| {
+            let help = format!(
+                "write `true`, `false`, or from 1 to {} which backups are asked first",
+                BackendConfig::LAST_BACKUP
+            );
+            Complaint::new(format!("`{text}` is neither true nor false"), help)
+        }),
+    }
 }
 
 /// Whether an address can be a backend's, whoever says so.

@@ -28,7 +28,7 @@ pub(in super::super::super) fn compile_backends(
     for node in nodes(&root, &problems) {
         let Some(backend) = backend::backend(node, &backends, Some(pool), around) else { continue };
         let forwards = services.iter().find(|service| service.forwarding.pool.as_deref() == Some(pool));
-        if let Some(service) = forwards.filter(|_| backend.backup || backend.zone.is_some()) {
+        if let Some(service) = forwards.filter(|_| backend.backup > 0 || backend.zone.is_some()) {
             let message = format!("service `{}` forwards packets to this pool", service.name);
             problems.report(&node.place, Complaint::new(message, "XDP knows no backups and no zones"));
         }

@@ -21,7 +21,7 @@ pub(super) fn check(section: &Section<'_>, pool: &PoolConfig, services: &[Servic
         section.report_key("send_proxy_protocol", Complaint::new(message, help));
     }
     for backend in &pool.backends {
-        if backend.backup {
+        if backend.backup > 0 {
             complain(backend, "which is a backup");
         }
         if backend.zone.is_some() {
