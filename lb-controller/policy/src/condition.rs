@@ -35,8 +35,8 @@ pub(crate) use layout::{Conditions, Layout};
 /// The value of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Truth {
-    True,
     False,
+    True,
     /// A fact that decides it is not there.
     Missing,
 }
@@ -135,15 +135,22 @@ enum TextTerm {
     Entry,
 }
 
+/// Its number has the bits of the orderings that it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 enum Comparison {
-    Equal,
-    NotEqual,
-    Less,
-    LessOrEqual,
-    Greater,
-    GreaterOrEqual,
+    Less = LESS,
+    LessOrEqual = LESS | EQUAL,
+    Equal = EQUAL,
+    NotEqual = LESS | GREATER,
+    GreaterOrEqual = GREATER | EQUAL,
+    Greater = GREATER,
 }
+
+/// One bit for each way in which two numbers compare, in the order of [`core::cmp::Ordering`].
+const LESS: u8 = 1;
+const EQUAL: u8 = 2;
+const GREATER: u8 = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TextRelation {
@@ -162,6 +169,19 @@ impl Condition {
     /// Whether a session could turn a missing condition into one that holds or does not.
     pub(crate) fn needs_session(self) -> bool {
         self.needs_session
+    }
+}
+
+impl Comparison {
+    /// The same with its sides exchanged.
+    fn mirrored(self) -> Comparison {
+        match self {
+            Comparison::Less => Comparison::Greater,
+            Comparison::LessOrEqual => Comparison::GreaterOrEqual,
+            Comparison::Greater => Comparison::Less,
+            Comparison::GreaterOrEqual => Comparison::LessOrEqual,
+            Comparison::Equal | Comparison::NotEqual => self,
+        }
     }
 }
 
@@ -184,6 +204,14 @@ impl Truth {
             Some(true) => Truth::True,
             Some(false) => Truth::False,
             None => Truth::Missing,
+        }
+    }
+
+    fn negated(self) -> Truth {
+        match self {
+            Truth::False => Truth::True,
+            Truth::True => Truth::False,
+            Truth::Missing => Truth::Missing,
         }
     }
 }

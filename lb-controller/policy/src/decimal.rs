@@ -64,6 +64,13 @@ impl Decimal {
         }
     }
 
+    /// What is counted, which stops short of the last half of its range.
+    #[inline]
+    pub(crate) fn count(count: u64) -> Decimal {
+        const MOST: u64 = i64::MAX as u64;
+        Decimal(i128::from(count.min(MOST)) * ONE)
+    }
+
     /// `count` thousandths.
     pub(crate) fn thousandths(count: i64) -> Decimal {
         Decimal(i128::from(count) * (ONE / 1000))

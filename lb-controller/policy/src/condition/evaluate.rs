@@ -4,8 +4,7 @@ use core::cmp::Ordering;
 use core::net::IpAddr;
 
 use super::layout::{NumberOperand, Operand, Step, TextOperand};
-use super::{Comparison, Condition, Conditions, Decimal, Facts, Networks, TextRelation, Truth, Value};
-use alloc::string::String;
+use super::{Comparison, Condition, Conditions, Decimal, FactRef, Facts, Networks, TextRelation, Truth, Value};
 
 /// Longer lists leave `exists` undecided: a session or certificate with more entries is not what a rule was written for.
 const MOST_ENTRIES: usize = 256;
@@ -17,12 +16,10 @@ impl Conditions {
     }
 }
 
-/// One evaluation on its way along the steps.
+/// What one evaluation looks at, wherever it is along the steps.
 struct Walk<'c, 's, 'a> {
     conditions: &'c Conditions,
     facts: &'s Facts<'a>,
-    /// The step to take next.
-    at: usize,
     /// Within `exists`.
     entry: Option<&'a str>,
 }
@@ -30,80 +27,84 @@ struct Walk<'c, 's, 'a> {
 impl Conditions {
     /// The value of the condition whose steps begin at `start`.
     pub(super) fn evaluate(&self, start: u32, facts: &Facts<'_>) -> Truth {
-        Walk { conditions: self, facts, at: start as usize, entry: None }.test()
+        Walk { conditions: self, facts, entry: None }.test(start as usize).0
     }
 }
 
 impl<'c: 'a, 'a> Walk<'c, '_, 'a> {
-    /// The value of the next test, which is passed.
-    fn test(&mut self) -> Truth {
-        let step = self.conditions.steps[self.at];
-        self.at += 1;
-        match step {
-            Step::Constant(value) => Truth::of(Some(value)),
-            Step::Fact(fact) => Truth::of(match self.fact(fact) {
-                Some(Value::Boolean(value)) => Some(value),
-                _ => None,
-            }),
-            Step::Present(fact) => Truth::of(self.conditions.facts[fact as usize].is_present(self.facts)),
-            Step::Not => match self.test() {
-                Truth::True => Truth::False,
-                Truth::False => Truth::True,
-                Truth::Missing => Truth::Missing,
-            },
-            Step::All { end } => self.first_decisive(end, Truth::False, Truth::True),
-            Step::Any { end } => self.first_decisive(end, Truth::True, Truth::False),
-            Step::SameTruth => match (self.test(), self.test()) {
-                (Truth::Missing, _) | (_, Truth::Missing) => Truth::Missing,
-                (left, right) => Truth::of(Some(left == right)),
-            },
-            Step::Numbers(left, comparison, right) => Truth::of(self.compare(left, comparison, right)),
-            Step::NumberIn { number, first, length } => Truth::of(self.number_in(number, first, length)),
-            Step::Texts(left, relation, right) => Truth::of(self.relate(left, relation, right)),
-            Step::TextIn { text, first, length } => Truth::of(self.text_in(text, first, length)),
-            Step::TextInFact(text, list) => Truth::of(self.text_in_fact(text, list)),
-            Step::AddressIn { address, networks } => Truth::of(match self.fact(address) {
-                Some(Value::Address(address)) => Some(self.conditions.networks[networks as usize].contain(address)),
-                _ => None,
-            }),
+    /// The value of the test that begins at `at`, and where the next one begins.
+    fn test(&self, at: usize) -> (Truth, usize) {
+        let next = at + 1;
+        let value = match self.conditions.steps[at] {
+            Step::Not => {
+                let (truth, next) = self.test(next);
+                return (truth.negated(), next);
+            }
+            Step::All { end } => return (self.first_decisive(next, end as usize, Truth::False), end as usize),
+            Step::Any { end } => return (self.first_decisive(next, end as usize, Truth::True), end as usize),
+            Step::Exists { list, end } => return (self.exists(next, list), end as usize),
+            Step::SameTruth => {
+                let (left, next) = self.test(next);
+                let (right, next) = self.test(next);
+                let is_missing = left == Truth::Missing || right == Truth::Missing;
+                return (if is_missing { Truth::Missing } else { Truth::of(Some(left == right)) }, next);
+            }
+            Step::Constant(value) => Some(value),
+            Step::Fact(fact) => self.fact(fact).boolean(self.facts),
+            Step::Present(fact) => self.fact(fact).is_present(self.facts),
+            Step::Number { fact, comparison, literal } => {
+                let literal = &self.conditions.numbers[literal as usize];
+                self.fact(fact).number(self.facts).map(|number| comparison.holds_for(number.cmp(literal)))
+            }
+            Step::Numbers(left, comparison, right) => self.compare(left, comparison, right),
+            Step::NumberIn { number, first, length } => self.number_in(number, first, length),
+            Step::Text { fact, relation, literal } => {
+                let literal = self.conditions.text(literal as usize);
+                self.fact(fact).text(self.facts).map(|text| relation.holds_for(text, literal))
+            }
+            Step::Texts(left, relation, right) => self.relate(left, relation, right),
+            Step::TextIn { text, first, length } => self.text_in(text, first, length),
+            Step::TextInFact(text, list) => self.text_in_fact(text, list),
+            Step::AddressIn { address, networks } => {
+                let networks = &self.conditions.networks[networks as usize];
+                self.fact(address).address(self.facts).map(|address| networks.contain(address))
+            }
             Step::ContainsLiteral(text, finder) => {
                 let finder = &self.conditions.finders[finder as usize];
-                Truth::of(self.text(text).map(|text| finder.find(text.as_bytes()).is_some()))
+                self.text(text).map(|text| finder.find(text.as_bytes()).is_some())
             }
             Step::Matches(text, pattern) => {
                 let pattern = &self.conditions.patterns[pattern as usize];
-                Truth::of(self.text(text).map(|text| pattern.is_match(text)))
+                self.text(text).map(|text| pattern.is_match(text))
             }
-            Step::Exists { list, end } => self.exists(list, end),
-        }
+        };
+        (Truth::of(value), next)
     }
 
     /// `&&` and `||` with a third value: one decisive part decides, whatever else is missing, in whatever order.
-    fn first_decisive(&mut self, end: u32, decisive: Truth, otherwise: Truth) -> Truth {
-        let mut result = otherwise;
-        while self.at < end as usize {
-            match self.test() {
-                truth if truth == decisive => {
-                    self.at = end as usize;
-                    return decisive;
-                }
-                Truth::Missing => result = Truth::Missing,
-                _ => {}
+    fn first_decisive(&self, mut at: usize, end: usize, decisive: Truth) -> Truth {
+        let mut result = decisive.negated();
+        while at < end {
+            let (truth, next) = self.test(at);
+            if truth == decisive {
+                return decisive;
             }
+            if truth == Truth::Missing {
+                result = Truth::Missing;
+            }
+            at = next;
         }
         result
     }
 
-    fn exists(&mut self, list: u32, end: u32) -> Truth {
-        let start = self.at;
-        self.at = end as usize;
-        let Some(Value::TextList(entries)) = self.fact(list) else { return Truth::Missing };
+    fn exists(&self, test: usize, list: u32) -> Truth {
+        let Some(entries) = self.fact(list).text_list(self.facts) else { return Truth::Missing };
         if entries.len() > MOST_ENTRIES {
             return Truth::Missing;
         }
         let mut result = Truth::False;
         for entry in entries {
-            match (Walk { at: start, entry: Some(entry), ..*self }).test() {
+            match (Walk { entry: Some(entry), ..*self }).test(test).0 {
                 Truth::True => return Truth::True,
                 Truth::Missing => result = Truth::Missing,
                 Truth::False => {}
@@ -112,8 +113,8 @@ impl<'c: 'a, 'a> Walk<'c, '_, 'a> {
         result
     }
 
-    fn fact(&self, fact: u32) -> Option<Value<'a>> {
-        self.conditions.facts[fact as usize].read(self.facts)
+    fn fact(&self, fact: u32) -> &'c FactRef {
+        &self.conditions.facts[fact as usize]
     }
 
     fn compare(&self, left: NumberOperand, comparison: Comparison, right: NumberOperand) -> Option<bool> {
@@ -128,16 +129,11 @@ impl<'c: 'a, 'a> Walk<'c, '_, 'a> {
     }
 
     fn number(&self, operand: NumberOperand) -> Option<Decimal> {
-        let fact = |place: usize| self.conditions.facts[place].read(self.facts);
         match operand.stands_for() {
             Operand::Literal(place) => Some(self.conditions.numbers[place]),
-            Operand::Fact(place) => match fact(place)? {
-                Value::Number(number) | Value::Duration(number) => Some(number),
-                Value::Threat(level) => Some(Decimal::from(level as i64)),
-                _ => None,
-            },
+            Operand::Fact(place) => self.conditions.facts[place].number(self.facts),
             Operand::Other(place) => {
-                let size = match fact(place)? {
+                let size = match self.conditions.facts[place].read(self.facts)? {
                     Value::Text(text) => text.chars().count(),
                     Value::TextList(entries) => entries.len(),
                     _ => return None,
@@ -148,14 +144,7 @@ impl<'c: 'a, 'a> Walk<'c, '_, 'a> {
     }
 
     fn relate(&self, left: TextOperand, relation: TextRelation, right: TextOperand) -> Option<bool> {
-        let (left, right) = (self.text(left)?, self.text(right)?);
-        Some(match relation {
-            TextRelation::Equal => left == right,
-            TextRelation::NotEqual => left != right,
-            TextRelation::StartsWith => left.starts_with(right),
-            TextRelation::EndsWith => left.ends_with(right),
-            TextRelation::Contains => left.contains(right),
-        })
+        Some(relation.holds_for(self.text(left)?, self.text(right)?))
     }
 
     fn text_in(&self, text: TextOperand, first: u32, length: u16) -> Option<bool> {
@@ -166,33 +155,35 @@ impl<'c: 'a, 'a> Walk<'c, '_, 'a> {
 
     fn text_in_fact(&self, text: TextOperand, list: u32) -> Option<bool> {
         let text = self.text(text)?;
-        match self.fact(list)? {
-            Value::TextList(entries) => Some(entries.iter().map(String::as_str).any(|entry| entry == text)),
-            _ => None,
-        }
+        let entries = self.fact(list).text_list(self.facts)?;
+        Some(entries.iter().any(|entry| entry == text))
     }
 
     fn text(&self, operand: TextOperand) -> Option<&'a str> {
         match operand.stands_for() {
             Operand::Literal(place) => Some(self.conditions.text(place)),
-            Operand::Fact(place) => match self.conditions.facts[place].read(self.facts)? {
-                Value::Text(text) => Some(text),
-                _ => None,
-            },
+            Operand::Fact(place) => self.conditions.facts[place].text(self.facts),
             Operand::Other(_) => self.entry,
         }
     }
 }
 
 impl Comparison {
+    /// Without a branch: how two numbers compare cannot be guessed.
     fn holds_for(self, ordering: Ordering) -> bool {
+        let place = (ordering as i8 + 1) as u8;
+        self as u8 >> place & 1 == 1
+    }
+}
+
+impl TextRelation {
+    fn holds_for(self, left: &str, right: &str) -> bool {
         match self {
-            Comparison::Equal => ordering.is_eq(),
-            Comparison::NotEqual => ordering.is_ne(),
-            Comparison::Less => ordering.is_lt(),
-            Comparison::LessOrEqual => ordering.is_le(),
-            Comparison::Greater => ordering.is_gt(),
-            Comparison::GreaterOrEqual => ordering.is_ge(),
+            TextRelation::Equal => left == right,
+            TextRelation::NotEqual => left != right,
+            TextRelation::StartsWith => left.starts_with(right),
+            TextRelation::EndsWith => left.ends_with(right),
+            TextRelation::Contains => left.contains(right),
         }
     }
 }

@@ -50,11 +50,23 @@ pub(super) enum Step {
     },
     /// Of the two tests that follow.
     SameTruth,
+    /// What nearly all comparisons are: a fact and a literal.
+    Number {
+        fact: u32,
+        comparison: Comparison,
+        literal: u32,
+    },
     Numbers(NumberOperand, Comparison, NumberOperand),
     NumberIn {
         number: NumberOperand,
         first: u32,
         length: u16,
+    },
+    /// Likewise.
+    Text {
+        fact: u32,
+        relation: TextRelation,
+        literal: u32,
     },
     Texts(TextOperand, TextRelation, TextOperand),
     TextIn {
@@ -183,12 +195,21 @@ impl Layout {
             Test::All(tests) => return self.joined(tests, |end| Step::All { end }),
             Test::Any(tests) => return self.joined(tests, |end| Step::Any { end }),
             Test::SameTruth(left, right) => return self.joined([*left, *right], |_| Step::SameTruth),
+            Test::Numbers(NumberTerm::Fact(fact), comparison, NumberTerm::Literal(literal)) => {
+                self.number_and_literal(fact, comparison, literal)
+            }
+            Test::Numbers(NumberTerm::Literal(literal), comparison, NumberTerm::Fact(fact)) => {
+                self.number_and_literal(fact, comparison.mirrored(), literal)
+            }
             Test::Numbers(left, comparison, right) => Step::Numbers(self.number(left), comparison, self.number(right)),
             Test::NumberIn(number, list) => {
                 let number = self.number(number);
                 let (first, length) = neighbours(self.conditions.numbers.len(), list.len());
                 self.conditions.numbers.extend(list);
                 Step::NumberIn { number, first, length }
+            }
+            Test::Texts(TextTerm::Fact(fact), relation, TextTerm::Literal(literal)) => {
+                Step::Text { fact: self.fact(fact), relation, literal: self.literal(&literal) }
             }
             Test::Texts(left, relation, right) => Step::Texts(self.text(left), relation, self.text(right)),
             Test::TextIn(text, list) => {
@@ -214,6 +235,10 @@ impl Layout {
             }
         };
         self.conditions.steps.push(step);
+    }
+
+    fn number_and_literal(&mut self, fact: FactRef, comparison: Comparison, literal: Decimal) -> Step {
+        Step::Number { fact: self.fact(fact), comparison, literal: push(&mut self.conditions.numbers, literal) }
     }
 
     /// A step before the tests that it is about.
