@@ -26,6 +26,7 @@ use crate::vocabulary::Vocabulary;
 
 mod check;
 mod evaluate;
+mod exits;
 mod layout;
 mod parse;
 mod span;
@@ -195,24 +196,6 @@ impl ConditionSource {
 
     pub(crate) fn reads_query_parameters(&self) -> bool {
         self.facts.iter().any(|fact| matches!(fact, FactRef::QueryParameter(_)))
-    }
-}
-
-impl Truth {
-    fn of(value: Option<bool>) -> Truth {
-        match value {
-            Some(true) => Truth::True,
-            Some(false) => Truth::False,
-            None => Truth::Missing,
-        }
-    }
-
-    fn negated(self) -> Truth {
-        match self {
-            Truth::False => Truth::True,
-            Truth::True => Truth::False,
-            Truth::Missing => Truth::Missing,
-        }
     }
 }
 

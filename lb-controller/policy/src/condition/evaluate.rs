@@ -3,7 +3,8 @@
 use core::cmp::Ordering;
 use core::net::IpAddr;
 
-use super::layout::{NumberOperand, Operand, Step, TextOperand};
+use super::exits::Next;
+use super::layout::{NumberOperand, Operand, Simple, TextOperand};
 use super::{Comparison, Condition, Conditions, Decimal, FactRef, Facts, Networks, TextRelation, Truth, Value};
 
 /// Longer lists leave `exists` undecided: a session or certificate with more entries is not what a rule was written for.
@@ -12,7 +13,7 @@ const MOST_ENTRIES: usize = 256;
 impl Conditions {
     /// Reads from where `condition` stands. What comes of it means nothing: the memory is wanted soon.
     pub(crate) fn touch(&self, condition: Condition) -> u32 {
-        u32::from(matches!(self.steps[condition.start as usize], Step::Not))
+        u32::from(self.steps[condition.start as usize].exits.if_missing(false))
     }
 }
 
@@ -27,86 +28,94 @@ struct Walk<'c, 's, 'a> {
 impl Conditions {
     /// The value of the condition whose steps begin at `start`.
     pub(super) fn evaluate(&self, start: u32, facts: &Facts<'_>) -> Truth {
-        Walk { conditions: self, facts, entry: None }.test(start as usize).0
+        Walk { conditions: self, facts, entry: None }.truth(start as usize)
     }
 }
 
 impl<'c: 'a, 'a> Walk<'c, '_, 'a> {
-    /// The value of the test that begins at `at`, and where the next one begins.
-    fn test(&self, at: usize) -> (Truth, usize) {
-        let next = at + 1;
-        let value = match self.conditions.steps[at] {
-            Step::Not => {
-                let (truth, next) = self.test(next);
-                return (truth.negated(), next);
+    /// The value of the steps from `start` on: as each that a missing fact decides comes to false, or to true. One decisive
+    /// part decides, whatever else is missing, in whatever order; where it does not matter what they come to, nothing hangs
+    /// on what is missing.
+    fn truth(&self, start: usize) -> Truth {
+        let (at_least, met_missing) = self.follow(start, false);
+        match at_least {
+            true => Truth::True,
+            false if !met_missing => Truth::False,
+            false if self.follow(start, true).0 => Truth::Missing,
+            false => Truth::False,
+        }
+    }
+
+    /// Goes along the steps from `at`. Returns what they come to if missing facts count as `assumed`, and whether it met any.
+    fn follow(&self, mut at: usize, assumed: bool) -> (bool, bool) {
+        let mut met_missing = false;
+        loop {
+            let step = &self.conditions.steps[at];
+            let value = self.test(step.test, at).unwrap_or_else(|| {
+                met_missing = true;
+                step.exits.if_missing(assumed)
+            });
+            match step.exits.next(value) {
+                Next::Ahead(steps) => at += steps,
+                Next::End(value) => return (value, met_missing),
             }
-            Step::All { end } => return (self.first_decisive(next, end as usize, Truth::False), end as usize),
-            Step::Any { end } => return (self.first_decisive(next, end as usize, Truth::True), end as usize),
-            Step::Exists { list, end } => return (self.exists(next, list), end as usize),
-            Step::SameTruth => {
-                let (left, next) = self.test(next);
-                let (right, next) = self.test(next);
-                let is_missing = left == Truth::Missing || right == Truth::Missing;
-                return (if is_missing { Truth::Missing } else { Truth::of(Some(left == right)) }, next);
-            }
-            Step::Constant(value) => Some(value),
-            Step::Fact(fact) => self.fact(fact).boolean(self.facts),
-            Step::Present(fact) => self.fact(fact).is_present(self.facts),
-            Step::Number { fact, comparison, literal } => {
+        }
+    }
+
+    /// The value of the test of the step that stands at `at`; `None` for want of a fact.
+    #[inline(always)]
+    fn test(&self, test: Simple, at: usize) -> Option<bool> {
+        match test {
+            Simple::Constant(value) => Some(value),
+            Simple::Fact(fact) => self.fact(fact).boolean(self.facts),
+            Simple::Present(fact) => self.fact(fact).is_present(self.facts),
+            Simple::SameTruth { right } => self.same_truth(at + 1, right as usize),
+            Simple::Number { fact, comparison, literal } => {
                 let literal = &self.conditions.numbers[literal as usize];
                 self.fact(fact).number(self.facts).map(|number| comparison.holds_for(number.cmp(literal)))
             }
-            Step::Numbers(left, comparison, right) => self.compare(left, comparison, right),
-            Step::NumberIn { number, first, length } => self.number_in(number, first, length),
-            Step::Text { fact, relation, literal } => {
+            Simple::Numbers(left, comparison, right) => self.compare(left, comparison, right),
+            Simple::NumberIn { number, first, length } => self.number_in(number, first, length),
+            Simple::Text { fact, relation, literal } => {
                 let literal = self.conditions.text(literal as usize);
                 self.fact(fact).text(self.facts).map(|text| relation.holds_for(text, literal))
             }
-            Step::Texts(left, relation, right) => self.relate(left, relation, right),
-            Step::TextIn { text, first, length } => self.text_in(text, first, length),
-            Step::TextInFact(text, list) => self.text_in_fact(text, list),
-            Step::AddressIn { address, networks } => {
+            Simple::Texts(left, relation, right) => self.relate(left, relation, right),
+            Simple::TextIn { text, first, length } => self.text_in(text, first, length),
+            Simple::TextInFact(text, list) => self.text_in_fact(text, list),
+            Simple::AddressIn { address, networks } => {
                 let networks = &self.conditions.networks[networks as usize];
                 self.fact(address).address(self.facts).map(|address| networks.contain(address))
             }
-            Step::ContainsLiteral(text, finder) => {
+            Simple::ContainsLiteral(text, finder) => {
                 let finder = &self.conditions.finders[finder as usize];
                 self.text(text).map(|text| finder.find(text.as_bytes()).is_some())
             }
-            Step::Matches(text, pattern) => {
+            Simple::Matches(text, pattern) => {
                 let pattern = &self.conditions.patterns[pattern as usize];
                 self.text(text).map(|text| pattern.is_match(text))
             }
-        };
-        (Truth::of(value), next)
-    }
-
-    /// `&&` and `||` with a third value: one decisive part decides, whatever else is missing, in whatever order.
-    fn first_decisive(&self, mut at: usize, end: usize, decisive: Truth) -> Truth {
-        let mut result = decisive.negated();
-        while at < end {
-            let (truth, next) = self.test(at);
-            if truth == decisive {
-                return decisive;
-            }
-            if truth == Truth::Missing {
-                result = Truth::Missing;
-            }
-            at = next;
+            Simple::Exists { list } => self.exists(at + 1, list),
         }
-        result
     }
 
-    fn exists(&self, test: usize, list: u32) -> Truth {
-        let Some(entries) = self.fact(list).text_list(self.facts) else { return Truth::Missing };
+    fn same_truth(&self, left: usize, right: usize) -> Option<bool> {
+        match (self.truth(left), self.truth(right)) {
+            (Truth::Missing, _) | (_, Truth::Missing) => None,
+            (left, right) => Some(left == right),
+        }
+    }
+
+    fn exists(&self, test: usize, list: u32) -> Option<bool> {
+        let entries = self.fact(list).text_list(self.facts)?;
         if entries.len() > MOST_ENTRIES {
-            return Truth::Missing;
+            return None;
         }
-        let mut result = Truth::False;
+        let mut result = Some(false);
         for entry in entries {
-            match (Walk { entry: Some(entry), ..*self }).test(test).0 {
-                Truth::True => return Truth::True,
-                Truth::Missing => result = Truth::Missing,
+            match (Walk { entry: Some(entry), ..*self }).truth(test) {
+                Truth::True => return Some(true),
+                Truth::Missing => result = None,
                 Truth::False => {}
             }
         }
