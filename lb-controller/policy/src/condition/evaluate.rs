@@ -99,6 +99,7 @@ impl<'c: 'a, 'a> Walk<'c, '_, 'a> {
         }
     }
 
+    #[inline(never)]
     fn same_truth(&self, left: usize, right: usize) -> Option<bool> {
         match (self.truth(left), self.truth(right)) {
             (Truth::Missing, _) | (_, Truth::Missing) => None,
@@ -106,6 +107,7 @@ impl<'c: 'a, 'a> Walk<'c, '_, 'a> {
         }
     }
 
+    #[inline(never)]
     fn exists(&self, test: usize, list: u32) -> Option<bool> {
         let entries = self.fact(list).text_list(self.facts)?;
         if entries.len() > MOST_ENTRIES {
@@ -126,6 +128,7 @@ impl<'c: 'a, 'a> Walk<'c, '_, 'a> {
         &self.conditions.facts[fact as usize]
     }
 
+    #[inline(never)]
     fn compare(&self, left: NumberOperand, comparison: Comparison, right: NumberOperand) -> Option<bool> {
         let (left, right) = (self.number(left)?, self.number(right)?);
         Some(comparison.holds_for(left.cmp(&right)))
@@ -152,6 +155,7 @@ impl<'c: 'a, 'a> Walk<'c, '_, 'a> {
         }
     }
 
+    #[inline(never)]
     fn relate(&self, left: TextOperand, relation: TextRelation, right: TextOperand) -> Option<bool> {
         Some(relation.holds_for(self.text(left)?, self.text(right)?))
     }

@@ -103,7 +103,7 @@ impl FactRef {
     }
 
     /// The value of a fact that is compared as a number: durations are seconds, threat levels their rank.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn number(&self, facts: &Facts<'_>) -> Option<Decimal> {
         let count = match self {
             FactRef::Signal(signal) => match signal.read {
