@@ -70,18 +70,21 @@ impl<'c: 'a, 'a> Walk<'c, '_, 'a> {
             Simple::Fact(fact) => self.fact(fact).boolean(self.facts),
             Simple::Present(fact) => self.fact(fact).is_present(self.facts),
             Simple::SameTruth { right } => self.same_truth(at + 1, right as usize),
-            Simple::Number { fact, comparison, literal } => {
-                let literal = &self.conditions.numbers[literal as usize];
-                self.fact(fact).number(self.facts).map(|number| comparison.holds_for(number.cmp(literal)))
+            Simple::Count { fact, comparison, literal } => {
+                self.fact(fact).count(self.facts).map(|count| comparison.holds_for(count.cmp(&u64::from(literal))))
             }
             Simple::Numbers(left, comparison, right) => self.compare(left, comparison, right),
             Simple::NumberIn { number, first, length } => self.number_in(number, first, length),
-            Simple::Text { fact, relation, literal } => {
-                let literal = self.conditions.text(literal as usize);
+            Simple::Text { fact, relation, start, length } => {
+                let literal = self.conditions.single(start, length);
                 self.fact(fact).text(self.facts).map(|text| relation.holds_for(text, literal))
             }
             Simple::Texts(left, relation, right) => self.relate(left, relation, right),
             Simple::TextIn { text, first, length } => self.text_in(text, first, length),
+            Simple::LiteralInFact { start, length, list } => {
+                let literal = self.conditions.single(start, length);
+                self.fact(list).text_list(self.facts).map(|entries| entries.iter().any(|entry| entry == literal))
+            }
             Simple::TextInFact(text, list) => self.text_in_fact(text, list),
             Simple::AddressIn { address, networks } => {
                 let networks = &self.conditions.networks[networks as usize];

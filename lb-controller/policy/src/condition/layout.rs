@@ -4,6 +4,7 @@
 //! condition stand in one line, and what they point to (numbers, texts) stands in the same order in lines of its own, so
 //! that the few lines of memory a condition takes are fetched at once, and often with those of the rule before.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -54,8 +55,8 @@ pub(super) enum Simple {
     SameTruth {
         right: u32,
     },
-    /// What nearly all comparisons are: a fact and a literal.
-    Number {
+    /// What nearly all comparisons are: a fact that counts something, and a literal that does.
+    Count {
         fact: u32,
         comparison: Comparison,
         literal: u32,
@@ -66,17 +67,23 @@ pub(super) enum Simple {
         first: u32,
         length: u16,
     },
-    /// Likewise.
+    /// A fact and a literal.
     Text {
         fact: u32,
         relation: TextRelation,
-        literal: u32,
+        start: u32,
+        length: u16,
     },
     Texts(TextOperand, TextRelation, TextOperand),
     TextIn {
         text: TextOperand,
         first: u32,
         length: u16,
+    },
+    LiteralInFact {
+        start: u32,
+        length: u16,
+        list: u32,
     },
     TextInFact(TextOperand, u32),
     AddressIn {
@@ -142,7 +149,12 @@ impl TextOperand {
 }
 
 impl Conditions {
-    /// A literal text by its place.
+    /// A literal text by where it stands.
+    pub(super) fn single(&self, start: u32, length: u16) -> &str {
+        &self.texts[start as usize..][..usize::from(length)]
+    }
+
+    /// The same by its place in the list of all.
     pub(super) fn text(&self, place: usize) -> &str {
         let start = place.checked_sub(1).map_or(0, |before| self.text_ends[before]);
         &self.texts[start as usize..self.text_ends[place] as usize]
@@ -154,6 +166,7 @@ impl Conditions {
 pub(crate) struct Layout {
     conditions: Conditions,
     facts: BTreeMap<FactKey, u32>,
+    singles: BTreeMap<Box<str>, (u32, u16)>,
     known: BTreeMap<ConditionKey, (Condition, Arc<ConditionSource>)>,
 }
 
@@ -235,15 +248,7 @@ impl Layout {
             Test::Constant(value) => Simple::Constant(value),
             Test::Fact(fact) => Simple::Fact(self.fact(fact)),
             Test::Present(fact) => Simple::Present(self.fact(fact)),
-            Test::Numbers(NumberTerm::Fact(fact), comparison, NumberTerm::Literal(literal)) => {
-                self.number_and_literal(fact, comparison, literal)
-            }
-            Test::Numbers(NumberTerm::Literal(literal), comparison, NumberTerm::Fact(fact)) => {
-                self.number_and_literal(fact, comparison.mirrored(), literal)
-            }
-            Test::Numbers(left, comparison, right) => {
-                Simple::Numbers(self.number(left), comparison, self.number(right))
-            }
+            Test::Numbers(left, comparison, right) => self.numbers(left, comparison, right),
             Test::NumberIn(number, list) => {
                 let number = self.number(number);
                 let (first, length) = neighbours(self.conditions.numbers.len(), list.len());
@@ -251,7 +256,8 @@ impl Layout {
                 Simple::NumberIn { number, first, length }
             }
             Test::Texts(TextTerm::Fact(fact), relation, TextTerm::Literal(literal)) => {
-                Simple::Text { fact: self.fact(fact), relation, literal: self.literal(&literal) }
+                let (start, length) = self.single(&literal);
+                Simple::Text { fact: self.fact(fact), relation, start, length }
             }
             Test::Texts(left, relation, right) => Simple::Texts(self.text(left), relation, self.text(right)),
             Test::TextIn(text, list) => {
@@ -259,6 +265,10 @@ impl Layout {
                 let (first, length) = neighbours(self.conditions.text_ends.len(), list.len());
                 list.iter().for_each(|literal| _ = self.literal(literal));
                 Simple::TextIn { text, first, length }
+            }
+            Test::TextInFact(TextTerm::Literal(literal), list) => {
+                let (start, length) = self.single(&literal);
+                Simple::LiteralInFact { start, length, list: self.fact(list) }
             }
             Test::TextInFact(text, list) => Simple::TextInFact(self.text(text), self.fact(list)),
             Test::AddressIn(address, networks) => {
@@ -277,8 +287,20 @@ impl Layout {
         }
     }
 
-    fn number_and_literal(&mut self, fact: FactRef, comparison: Comparison, literal: Decimal) -> Simple {
-        Simple::Number { fact: self.fact(fact), comparison, literal: push(&mut self.conditions.numbers, literal) }
+    fn numbers(&mut self, left: NumberTerm, comparison: Comparison, right: NumberTerm) -> Simple {
+        match (left, right) {
+            (left @ NumberTerm::Literal(_), right @ NumberTerm::Fact(_)) => {
+                self.numbers(right, comparison.mirrored(), left)
+            }
+            (NumberTerm::Fact(fact), NumberTerm::Literal(literal)) if fact.is_count() => match literal.as_count() {
+                Some(literal) => Simple::Count { fact: self.fact(fact), comparison, literal },
+                None => {
+                    let (fact, literal) = (NumberTerm::Fact(fact), NumberTerm::Literal(literal));
+                    Simple::Numbers(self.number(fact), comparison, self.number(literal))
+                }
+            },
+            (left, right) => Simple::Numbers(self.number(left), comparison, self.number(right)),
+        }
     }
 
     fn next(&self) -> u32 {
@@ -307,6 +329,18 @@ impl Layout {
             TextTerm::Entry => Operand::Other(0),
         };
         TextOperand(operand.pack())
+    }
+
+    /// A literal that is no part of a list: where it stands among all texts. What many conditions name stands there once.
+    fn single(&mut self, text: &str) -> (u32, u16) {
+        let texts = &mut self.conditions.texts;
+        *self.singles.entry(text.into()).or_insert_with(|| {
+            let (start, length) = neighbours(texts.len(), text.len());
+            texts.push_str(text);
+            // Those of lists begin where the one before ends.
+            push(&mut self.conditions.text_ends, start + u32::from(length));
+            (start, length)
+        })
     }
 
     fn literal(&mut self, text: &str) -> u32 {

@@ -102,10 +102,26 @@ impl FactRef {
         }
     }
 
+    /// Whether it is a number that counts something, unlike one that a client writes.
+    pub(crate) fn is_count(&self) -> bool {
+        !matches!(self, FactRef::Body { .. })
+    }
+
     /// The value of a fact that is compared as a number: durations are seconds, threat levels their rank.
-    #[inline(always)]
     pub(crate) fn number(&self, facts: &Facts<'_>) -> Option<Decimal> {
-        let count = match self {
+        match self {
+            FactRef::Body { slot, .. } => match facts.body.value(*slot)? {
+                Value::Number(number) => Some(number),
+                _ => None,
+            },
+            _ => self.count(facts).map(Decimal::count),
+        }
+    }
+
+    /// The same of one that counts something.
+    #[inline(always)]
+    pub(crate) fn count(&self, facts: &Facts<'_>) -> Option<u64> {
+        match self {
             FactRef::Signal(signal) => match signal.read {
                 Read::Count(read) | Read::Seconds(read) => read(facts),
                 Read::Threat(read) => read(facts).map(|level| level as u64),
@@ -116,13 +132,8 @@ impl FactRef {
                 ages.filter_map(|factor| factor.age_seconds(facts.now)).min()
             }
             FactRef::Rate { slot, .. } => facts.observed.rates.get(*slot as usize).copied().flatten(),
-            FactRef::Body { slot, .. } => match facts.body.value(*slot)? {
-                Value::Number(number) => return Some(number),
-                _ => None,
-            },
             _ => None,
-        };
-        count.map(Decimal::count)
+        }
     }
 
     /// The value of a fact that is an address.
