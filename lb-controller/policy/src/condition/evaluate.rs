@@ -33,31 +33,41 @@ impl Conditions {
 }
 
 impl<'c: 'a, 'a> Walk<'c, '_, 'a> {
-    /// The value of the steps from `start` on: as each that a missing fact decides comes to false, or to true. One decisive
-    /// part decides, whatever else is missing, in whatever order; where it does not matter what they come to, nothing hangs
-    /// on what is missing.
+    /// The value of the steps from `start` on. One decisive part decides, whatever else is missing, in whatever order: what
+    /// comes to true with missing facts against it is true, what comes to false with them for it is false.
     fn truth(&self, start: usize) -> Truth {
-        let (at_least, met_missing) = self.follow(start, false);
-        match at_least {
-            true => Truth::True,
-            false if !met_missing => Truth::False,
-            false if self.follow(start, true).0 => Truth::Missing,
-            false => Truth::False,
+        let (value, first_missing) = self.follow(start, false);
+        match first_missing {
+            _ if value => Truth::True,
+            Some(at) if self.could_hold(at) => Truth::Missing,
+            _ => Truth::False,
         }
     }
 
-    /// Goes along the steps from `at`. Returns what they come to if missing facts count as `assumed`, and whether it met any.
-    fn follow(&self, mut at: usize, assumed: bool) -> (bool, bool) {
-        let mut met_missing = false;
+    /// Whether the steps come to true with missing facts for it. The one at `at` lacks a fact, and those before do not. It is
+    /// not tried again: `a == b == c == …` would be tried twice as often for each part.
+    #[cold]
+    fn could_hold(&self, at: usize) -> bool {
+        let exits = self.conditions.steps[at].exits;
+        match exits.next(exits.if_missing(true)) {
+            Next::Ahead(steps) => self.follow(at + steps, true).0,
+            Next::End(value) => value,
+        }
+    }
+
+    /// Goes along the steps from `at`. Returns what they come to if missing facts count as `assumed`, and the first that lacks
+    /// one.
+    fn follow(&self, mut at: usize, assumed: bool) -> (bool, Option<usize>) {
+        let mut first_missing = None;
         loop {
             let step = &self.conditions.steps[at];
             let value = self.test(step.test, at).unwrap_or_else(|| {
-                met_missing = true;
+                first_missing = first_missing.or(Some(at));
                 step.exits.if_missing(assumed)
             });
             match step.exits.next(value) {
                 Next::Ahead(steps) => at += steps,
-                Next::End(value) => return (value, met_missing),
+                Next::End(value) => return (value, first_missing),
             }
         }
     }
