@@ -26,6 +26,7 @@ use crate::vocabulary::Vocabulary;
 
 mod check;
 mod evaluate;
+mod exits;
 mod layout;
 mod parse;
 mod span;
@@ -35,8 +36,8 @@ pub(crate) use layout::{Conditions, Layout};
 /// The value of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Truth {
-    True,
     False,
+    True,
     /// A fact that decides it is not there.
     Missing,
 }
@@ -135,15 +136,22 @@ enum TextTerm {
     Entry,
 }
 
+/// Its number has the bits of the orderings that it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 enum Comparison {
-    Equal,
-    NotEqual,
-    Less,
-    LessOrEqual,
-    Greater,
-    GreaterOrEqual,
+    Less = LESS,
+    LessOrEqual = LESS | EQUAL,
+    Equal = EQUAL,
+    NotEqual = LESS | GREATER,
+    GreaterOrEqual = GREATER | EQUAL,
+    Greater = GREATER,
 }
+
+/// One bit for each way in which two numbers compare, in the order of [`core::cmp::Ordering`].
+const LESS: u8 = 1;
+const EQUAL: u8 = 2;
+const GREATER: u8 = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TextRelation {
@@ -165,6 +173,19 @@ impl Condition {
     }
 }
 
+impl Comparison {
+    /// The same with its sides exchanged.
+    fn mirrored(self) -> Comparison {
+        match self {
+            Comparison::Less => Comparison::Greater,
+            Comparison::LessOrEqual => Comparison::GreaterOrEqual,
+            Comparison::Greater => Comparison::Less,
+            Comparison::GreaterOrEqual => Comparison::LessOrEqual,
+            Comparison::Equal | Comparison::NotEqual => self,
+        }
+    }
+}
+
 impl ConditionSource {
     /// Whether it goes by the GraphQL operation in the body.
     pub(crate) fn reads_graphql(&self) -> bool {
@@ -175,16 +196,6 @@ impl ConditionSource {
 
     pub(crate) fn reads_query_parameters(&self) -> bool {
         self.facts.iter().any(|fact| matches!(fact, FactRef::QueryParameter(_)))
-    }
-}
-
-impl Truth {
-    fn of(value: Option<bool>) -> Truth {
-        match value {
-            Some(true) => Truth::True,
-            Some(false) => Truth::False,
-            None => Truth::Missing,
-        }
     }
 }
 

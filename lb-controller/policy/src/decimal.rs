@@ -64,6 +64,18 @@ impl Decimal {
         }
     }
 
+    /// What is counted, which stops short of the last half of its range.
+    #[inline]
+    pub(crate) fn count(count: u64) -> Decimal {
+        const MOST: u64 = i64::MAX as u64;
+        Decimal(i128::from(count.min(MOST)) * ONE)
+    }
+
+    /// The number, if it counts something and that is not too much.
+    pub(crate) fn as_count(self) -> Option<u32> {
+        if self.0 % ONE == 0 { u32::try_from(self.0 / ONE).ok() } else { None }
+    }
+
     /// `count` thousandths.
     pub(crate) fn thousandths(count: i64) -> Decimal {
         Decimal(i128::from(count) * (ONE / 1000))

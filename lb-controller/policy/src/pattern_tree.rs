@@ -35,13 +35,22 @@ struct Node {
     and_below: Range<u32>,
     /// What `*` leads to.
     any: Option<NodeId>,
-    has_literals: bool,
+    literals: Literals,
+}
+
+/// What literal segments lead to.
+#[derive(Clone, Debug)]
+enum Literals {
+    None,
+    /// As in `/api/v1/…`, where looking in a table takes longer than the rest.
+    One(Edge),
+    Many,
 }
 
 impl Node {
     /// Nothing hangs on what follows in the path.
     fn is_last(&self) -> bool {
-        !self.has_literals && self.any.is_none() && self.here.is_empty()
+        matches!(self.literals, Literals::None) && self.any.is_none() && self.here.is_empty()
     }
 }
 
@@ -135,9 +144,7 @@ impl<Entry> PatternTree<Entry> {
         let Some(segment) = rest.next() else {
             return self.entries_in(&here.here).iter().for_each(visit);
         };
-        if here.has_literals
-            && let Some(child) = self.edges.child(node, segment)
-        {
+        if let Some(child) = self.literal_child(node, segment) {
             self.walk(child, rest.clone(), visit);
         }
         if let Some(child) = here.any {
@@ -156,9 +163,7 @@ impl<Entry> PatternTree<Entry> {
         match rest.next() {
             None => found = self.entries_in(&here.here).iter().find_map(&mut *pick),
             Some(segment) => {
-                if here.has_literals
-                    && let Some(child) = self.edges.child(node, segment)
-                {
+                if let Some(child) = self.literal_child(node, segment) {
                     found = self.find_below(child, rest.clone(), pick);
                 }
                 if found.is_none()
@@ -169,6 +174,14 @@ impl<Entry> PatternTree<Entry> {
             }
         }
         found.or_else(|| self.entries_in(&here.and_below).iter().find_map(pick))
+    }
+
+    fn literal_child(&self, node: NodeId, segment: &str) -> Option<NodeId> {
+        match &self.nodes[node as usize].literals {
+            Literals::None => None,
+            Literals::One(edge) => (self.edges.segment(edge) == segment).then_some(edge.child),
+            Literals::Many => self.edges.child(node, segment),
+        }
     }
 
     fn entries_in(&self, range: &Range<u32>) -> &[Entry] {
@@ -222,7 +235,6 @@ impl<Entry> GrowingTree<Entry> {
                 SegmentPattern::Literal(literal) => self.tree.edges.child(node, literal).unwrap_or_else(|| {
                     let child = self.new_node();
                     self.tree.edges.insert(node, literal, child);
-                    self.tree.nodes[node as usize].has_literals = true;
                     child
                 }),
                 SegmentPattern::Any => self.tree.nodes[node as usize].any.unwrap_or_else(|| {
@@ -257,7 +269,7 @@ impl<Entry> GrowingTree<Entry> {
 
     fn new_node(&mut self) -> NodeId {
         let node = self.tree.nodes.len() as NodeId;
-        self.tree.nodes.push(Node { here: 0..0, and_below: 0..0, any: None, has_literals: false });
+        self.tree.nodes.push(Node { here: 0..0, and_below: 0..0, any: None, literals: Literals::None });
         self.here.push(Vec::new());
         self.and_below.push(Vec::new());
         node
@@ -274,6 +286,10 @@ impl<Entry> GrowingTree<Entry> {
         for ((node, here), and_below) in tree.nodes.iter_mut().zip(here).zip(and_below) {
             node.and_below = append(and_below);
             node.here = append(here);
+        }
+        for edge in &tree.edges.edges {
+            let literals = &mut tree.nodes[edge.parent as usize].literals;
+            *literals = if matches!(literals, Literals::None) { Literals::One(edge.clone()) } else { Literals::Many };
         }
         tree
     }

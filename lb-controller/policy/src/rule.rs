@@ -329,6 +329,11 @@ impl RuleSet {
 impl Rule {
     /// What it says to a request that it is about.
     pub(crate) fn judge(&self, conditions: &Conditions, facts: &Facts<'_>) -> Judgement<'_> {
+        let truth = self.condition.map_or(Truth::True, |condition| condition.evaluate(conditions, facts));
+        // Of most rules that are about a request the condition does not hold, and the rest of the rule is not looked at.
+        if truth == Truth::False {
+            return Judgement::Silent;
+        }
         let applied = match &self.outcome {
             Outcome::Allow => Judgement::Allows,
             Outcome::Require(requirement) => Judgement::Requires(requirement),
@@ -340,16 +345,13 @@ impl Rule {
             Outcome::RegenerateApiKey => Judgement::WantsNewApiKey,
             Outcome::Limit(limit) => Judgement::Limits(limit),
         };
-        let Some(condition) = &self.condition else {
-            return applied;
-        };
-        match (condition.evaluate(conditions, facts), self.on_missing) {
+        match (truth, self.on_missing) {
             (Truth::True, _) => applied,
             (Truth::False, _) | (Truth::Missing, OnMissing::Skip) => Judgement::Silent,
             // Denying somebody for facts that logging in would supply would lock everybody out. A limit needs nobody.
             (Truth::Missing, _)
                 if facts.session.is_none()
-                    && condition.needs_session()
+                    && self.condition.is_some_and(Condition::needs_session)
                     && !matches!(self.outcome, Outcome::Limit(_)) =>
             {
                 Judgement::NeedsSession

@@ -16,8 +16,11 @@ use crate::threat::ThreatLevel;
 
 mod client;
 mod observed;
+mod read;
 mod request;
 mod session;
+
+use read::Read;
 
 /// Every signal, by the part of the request that it looks at.
 const SIGNALS: &[&[Signal]] = &[request::SIGNALS, client::SIGNALS, session::SIGNALS, observed::SIGNALS];
@@ -47,18 +50,14 @@ pub(crate) const BODY_PREFIX: &str = "body.";
 #[derive(Debug)]
 pub(crate) struct Signal {
     pub(crate) name: &'static str,
-    pub(crate) kind: Kind,
     /// Missing without a session, and then logging in is the remedy.
     pub(crate) needs_session: bool,
     pub(crate) read: Read,
 }
 
-/// Reads a fact of a request; `None` when missing.
-pub(crate) type Read = for<'a> fn(&Facts<'a>) -> Option<Value<'a>>;
-
 /// A fact that no login would supply.
-const fn plain(name: &'static str, kind: Kind, read: Read) -> Signal {
-    Signal { name, kind, needs_session: false, read }
+const fn plain(name: &'static str, read: Read) -> Signal {
+    Signal { name, needs_session: false, read }
 }
 
 /// What kind of value an expression or fact has. Checked at load; nothing is converted silently.
@@ -84,16 +83,6 @@ pub(crate) enum Value<'a> {
     Threat(ThreatLevel),
     Address(IpAddr),
     TextList(&'a [String]),
-}
-
-impl Value<'_> {
-    pub(crate) fn count(count: u64) -> Value<'static> {
-        Value::Number(Decimal::from(i64::try_from(count).unwrap_or(i64::MAX)))
-    }
-
-    pub(crate) fn seconds(seconds: u64) -> Value<'static> {
-        Value::Duration(Decimal::from(i64::try_from(seconds).unwrap_or(i64::MAX)))
-    }
 }
 
 /// A fact that a condition names, resolved at load.
@@ -131,27 +120,6 @@ pub(crate) fn signal_names() -> impl Iterator<Item = &'static str> {
 }
 
 impl FactRef {
-    /// The value in this request; `None` when missing.
-    pub(crate) fn read<'a>(&self, facts: &Facts<'a>) -> Option<Value<'a>> {
-        match self {
-            FactRef::Signal(signal) => (signal.read)(facts),
-            FactRef::Header(name) => facts.request.headers.header(name).map(Value::Text),
-            FactRef::QueryParameter(name) => facts.request.parameters.value(name).map(Value::Text),
-            FactRef::FactorAge(method) => {
-                let ages = facts.session?.factors.iter().filter(|factor| factor.method == *method);
-                ages.filter_map(|factor| factor.age_seconds(facts.now)).min().map(Value::seconds)
-            }
-            FactRef::Label(name) => {
-                // What the configuration does not say is not unknown: this route has no such label.
-                let label = facts.route.labels.iter().find(|(label, _)| **label == **name);
-                Some(Value::Text(label.map_or("", |(_, value)| value)))
-            }
-            FactRef::Rate { slot, .. } => facts.observed.rates.get(*slot as usize).copied().flatten().map(Value::count),
-            FactRef::Within(schedule) => Some(Value::Boolean(schedule.contains(facts.now))),
-            FactRef::Body { slot, .. } => facts.body.value(*slot),
-        }
-    }
-
     /// Whether it is there, in whatever form; see [`crate::HeaderLookup::has`]. `None`: that cannot be told.
     pub(crate) fn is_present(&self, facts: &Facts<'_>) -> Option<bool> {
         match self {
@@ -164,7 +132,7 @@ impl FactRef {
 
     pub(crate) fn kind(&self) -> Kind {
         match self {
-            FactRef::Signal(signal) => signal.kind,
+            FactRef::Signal(signal) => signal.read.kind(),
             FactRef::Header(_) | FactRef::QueryParameter(_) | FactRef::Label(_) => Kind::Text,
             FactRef::FactorAge(_) => Kind::Duration,
             FactRef::Rate { .. } => Kind::Number,

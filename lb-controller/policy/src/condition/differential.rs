@@ -119,7 +119,8 @@ fn interpret(text: &str) -> Truth {
     context.add_variable_from_value("rate", object(&[("exports", 21.into())]));
     context.add_variable_from_value("request", object(&[("method", "POST".into())]));
     match Program::compile(text).unwrap().execute(&context) {
-        Ok(Value::Bool(value)) => Truth::of(Some(value)),
+        Ok(Value::Bool(true)) => Truth::True,
+        Ok(Value::Bool(false)) => Truth::False,
         // The only error that a checked condition can meet there is an absent fact.
         _ => Truth::Missing,
     }

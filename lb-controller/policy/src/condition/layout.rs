@@ -4,6 +4,7 @@
 //! condition stand in one line, and what they point to (numbers, texts) stands in the same order in lines of its own, so
 //! that the few lines of memory a condition takes are fetched at once, and often with those of the rule before.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -11,6 +12,7 @@ use alloc::vec::Vec;
 
 use memchr::memmem::Finder;
 
+use super::exits::{Exits, Target, Targets};
 use super::{Comparison, Condition, ConditionError, ConditionSource, Names, Networks, NumberTerm, Test, TextRelation};
 use super::{TextTerm, check, parse};
 use crate::body::BodySlot;
@@ -33,27 +35,43 @@ pub(crate) struct Conditions {
     pub(super) patterns: Vec<TextPattern>,
 }
 
-/// One test, or how to join those that follow. A condition is a test; the parts of a test follow it.
+/// A test that is made of no others, and where to go on from it.
+///
+/// `&&`, `||` and `!` are no steps: they are where steps lead. Of `a && b` the step of `a` leads to that of `b` when it holds,
+/// and past it when it does not.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Step {
+pub(super) struct Step {
+    pub(super) test: Simple,
+    pub(super) exits: Exits,
+}
+
+/// A test that is made of no others; or of others that are tests of their own, which follow it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Simple {
     Constant(bool),
     Fact(u32),
     Present(u32),
-    /// Of the test that follows.
-    Not,
-    /// Of the tests up to `end`.
-    All {
-        end: u32,
+    /// Of the test that follows and the one that begins at `right`.
+    SameTruth {
+        right: u32,
     },
-    Any {
-        end: u32,
+    /// What nearly all comparisons are: a fact that counts something, and a literal that does.
+    Count {
+        fact: u32,
+        comparison: Comparison,
+        literal: u32,
     },
-    /// Of the two tests that follow.
-    SameTruth,
     Numbers(NumberOperand, Comparison, NumberOperand),
     NumberIn {
         number: NumberOperand,
         first: u32,
+        length: u16,
+    },
+    /// A fact and a literal.
+    Text {
+        fact: u32,
+        relation: TextRelation,
+        start: u32,
         length: u16,
     },
     Texts(TextOperand, TextRelation, TextOperand),
@@ -62,6 +80,11 @@ pub(super) enum Step {
         first: u32,
         length: u16,
     },
+    LiteralInFact {
+        start: u32,
+        length: u16,
+        list: u32,
+    },
     TextInFact(TextOperand, u32),
     AddressIn {
         address: u32,
@@ -69,10 +92,9 @@ pub(super) enum Step {
     },
     ContainsLiteral(TextOperand, u32),
     Matches(TextOperand, u32),
-    /// Some entry of a list passes the test that follows and goes up to `end`.
+    /// Some entry of a list passes the test that follows.
     Exists {
         list: u32,
-        end: u32,
     },
 }
 
@@ -127,7 +149,12 @@ impl TextOperand {
 }
 
 impl Conditions {
-    /// A literal text by its place.
+    /// A literal text by where it stands.
+    pub(super) fn single(&self, start: u32, length: u16) -> &str {
+        &self.texts[start as usize..][..usize::from(length)]
+    }
+
+    /// The same by its place in the list of all.
     pub(super) fn text(&self, place: usize) -> &str {
         let start = place.checked_sub(1).map_or(0, |before| self.text_ends[before]);
         &self.texts[start as usize..self.text_ends[place] as usize]
@@ -139,6 +166,7 @@ impl Conditions {
 pub(crate) struct Layout {
     conditions: Conditions,
     facts: BTreeMap<FactKey, u32>,
+    singles: BTreeMap<Box<str>, (u32, u16)>,
     known: BTreeMap<ConditionKey, (Condition, Arc<ConditionSource>)>,
 }
 
@@ -162,7 +190,7 @@ impl Layout {
         }
         let (test, facts) = check::check(&parse::parse(text)?, names)?;
         let start = self.next();
-        self.test(test);
+        self.test(test, Targets::OF_A_WHOLE);
         let needs_session = facts.iter().any(FactRef::needs_session);
         let condition = Condition { start, needs_session };
         let source = Arc::new(ConditionSource { text: text.into(), facts });
@@ -174,54 +202,105 @@ impl Layout {
         self.conditions
     }
 
-    fn test(&mut self, test: Test) {
-        let step = match test {
-            Test::Constant(value) => Step::Constant(value),
-            Test::Fact(fact) => Step::Fact(self.fact(fact)),
-            Test::Present(fact) => Step::Present(self.fact(fact)),
-            Test::Not(test) => return self.joined([*test], |_| Step::Not),
-            Test::All(tests) => return self.joined(tests, |end| Step::All { end }),
-            Test::Any(tests) => return self.joined(tests, |end| Step::Any { end }),
-            Test::SameTruth(left, right) => return self.joined([*left, *right], |_| Step::SameTruth),
-            Test::Numbers(left, comparison, right) => Step::Numbers(self.number(left), comparison, self.number(right)),
+    /// Lays out a test from which evaluation goes on to `exits`.
+    fn test(&mut self, test: Test, exits: Targets) {
+        let place = self.conditions.steps.len();
+        match test {
+            Test::Not(test) => self.test(*test, exits.negated()),
+            Test::All(tests) => self.joined(tests, |next| Targets { if_true: next, ..exits }, exits),
+            Test::Any(tests) => self.joined(tests, |next| Targets { if_false: next, ..exits }, exits),
+            Test::SameTruth(left, right) => {
+                self.step(Simple::SameTruth { right: 0 }, exits);
+                self.test(*left, Targets::OF_A_WHOLE);
+                self.conditions.steps[place].test = Simple::SameTruth { right: self.next() };
+                self.test(*right, Targets::OF_A_WHOLE);
+            }
+            Test::Exists(list, test) => {
+                let list = self.fact(list);
+                self.step(Simple::Exists { list }, exits);
+                self.test(*test, Targets::OF_A_WHOLE);
+            }
+            simple => {
+                let simple = self.simple(simple);
+                self.step(simple, exits);
+            }
+        }
+    }
+
+    /// Tests one after the other: those before the last lead to the next or out.
+    fn joined(&mut self, tests: Vec<Test>, exits_to: impl Fn(Target) -> Targets, last: Targets) {
+        let mut left = tests.len();
+        for test in tests {
+            left -= 1;
+            let next = self.conditions.steps.len() + steps_of(&test);
+            self.test(test, if left == 0 { last } else { exits_to(Target::Step(next)) });
+        }
+    }
+
+    fn step(&mut self, test: Simple, exits: Targets) {
+        let exits = exits.seen_from(self.conditions.steps.len());
+        self.conditions.steps.push(Step { test, exits });
+    }
+
+    /// A test that others are made of.
+    fn simple(&mut self, test: Test) -> Simple {
+        match test {
+            Test::Constant(value) => Simple::Constant(value),
+            Test::Fact(fact) => Simple::Fact(self.fact(fact)),
+            Test::Present(fact) => Simple::Present(self.fact(fact)),
+            Test::Numbers(left, comparison, right) => self.numbers(left, comparison, right),
             Test::NumberIn(number, list) => {
                 let number = self.number(number);
                 let (first, length) = neighbours(self.conditions.numbers.len(), list.len());
                 self.conditions.numbers.extend(list);
-                Step::NumberIn { number, first, length }
+                Simple::NumberIn { number, first, length }
             }
-            Test::Texts(left, relation, right) => Step::Texts(self.text(left), relation, self.text(right)),
+            Test::Texts(TextTerm::Fact(fact), relation, TextTerm::Literal(literal)) => {
+                let (start, length) = self.single(&literal);
+                Simple::Text { fact: self.fact(fact), relation, start, length }
+            }
+            Test::Texts(left, relation, right) => Simple::Texts(self.text(left), relation, self.text(right)),
             Test::TextIn(text, list) => {
                 let text = self.text(text);
                 let (first, length) = neighbours(self.conditions.text_ends.len(), list.len());
                 list.iter().for_each(|literal| _ = self.literal(literal));
-                Step::TextIn { text, first, length }
+                Simple::TextIn { text, first, length }
             }
-            Test::TextInFact(text, list) => Step::TextInFact(self.text(text), self.fact(list)),
+            Test::TextInFact(TextTerm::Literal(literal), list) => {
+                let (start, length) = self.single(&literal);
+                Simple::LiteralInFact { start, length, list: self.fact(list) }
+            }
+            Test::TextInFact(text, list) => Simple::TextInFact(self.text(text), self.fact(list)),
             Test::AddressIn(address, networks) => {
                 let networks = push(&mut self.conditions.networks, *networks);
-                Step::AddressIn { address: self.fact(address), networks }
+                Simple::AddressIn { address: self.fact(address), networks }
             }
             Test::ContainsLiteral(text, finder) => {
-                Step::ContainsLiteral(self.text(text), push(&mut self.conditions.finders, *finder))
+                Simple::ContainsLiteral(self.text(text), push(&mut self.conditions.finders, *finder))
             }
             Test::Matches(text, pattern) => {
-                Step::Matches(self.text(text), push(&mut self.conditions.patterns, *pattern))
+                Simple::Matches(self.text(text), push(&mut self.conditions.patterns, *pattern))
             }
-            Test::Exists(list, test) => {
-                let list = self.fact(list);
-                return self.joined([*test], |end| Step::Exists { list, end });
+            Test::Not(_) | Test::All(_) | Test::Any(_) | Test::SameTruth(..) | Test::Exists(..) => {
+                unreachable!("made of other tests")
             }
-        };
-        self.conditions.steps.push(step);
+        }
     }
 
-    /// A step before the tests that it is about.
-    fn joined(&mut self, tests: impl IntoIterator<Item = Test>, step: impl FnOnce(u32) -> Step) {
-        let place = self.conditions.steps.len();
-        self.conditions.steps.push(Step::Not);
-        tests.into_iter().for_each(|test| self.test(test));
-        self.conditions.steps[place] = step(self.next());
+    fn numbers(&mut self, left: NumberTerm, comparison: Comparison, right: NumberTerm) -> Simple {
+        match (left, right) {
+            (left @ NumberTerm::Literal(_), right @ NumberTerm::Fact(_)) => {
+                self.numbers(right, comparison.mirrored(), left)
+            }
+            (NumberTerm::Fact(fact), NumberTerm::Literal(literal)) if fact.is_count() => match literal.as_count() {
+                Some(literal) => Simple::Count { fact: self.fact(fact), comparison, literal },
+                None => {
+                    let (fact, literal) = (NumberTerm::Fact(fact), NumberTerm::Literal(literal));
+                    Simple::Numbers(self.number(fact), comparison, self.number(literal))
+                }
+            },
+            (left, right) => Simple::Numbers(self.number(left), comparison, self.number(right)),
+        }
     }
 
     fn next(&self) -> u32 {
@@ -252,10 +331,33 @@ impl Layout {
         TextOperand(operand.pack())
     }
 
+    /// A literal that is no part of a list: where it stands among all texts. What many conditions name stands there once.
+    fn single(&mut self, text: &str) -> (u32, u16) {
+        let texts = &mut self.conditions.texts;
+        *self.singles.entry(text.into()).or_insert_with(|| {
+            let (start, length) = neighbours(texts.len(), text.len());
+            texts.push_str(text);
+            // Those of lists begin where the one before ends.
+            push(&mut self.conditions.text_ends, start + u32::from(length));
+            (start, length)
+        })
+    }
+
     fn literal(&mut self, text: &str) -> u32 {
         let Conditions { texts, text_ends, .. } = &mut self.conditions;
         texts.push_str(text);
         push(text_ends, u32::try_from(texts.len()).expect("conditions are limited in length and number"))
+    }
+}
+
+/// How many steps a test takes.
+fn steps_of(test: &Test) -> usize {
+    match test {
+        Test::Not(test) => steps_of(test),
+        Test::All(tests) | Test::Any(tests) => tests.iter().map(steps_of).sum(),
+        Test::SameTruth(left, right) => 1 + steps_of(left) + steps_of(right),
+        Test::Exists(_, test) => 1 + steps_of(test),
+        _ => 1,
     }
 }
 
@@ -276,7 +378,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn five_steps_fit_a_line_of_the_cache() {
-        assert!(size_of::<Step>() <= 12, "{}", size_of::<Step>());
+    fn four_steps_fit_a_line_of_the_cache() {
+        assert!(size_of::<Step>() <= 16, "{}", size_of::<Step>());
     }
 }

@@ -208,6 +208,26 @@ fn a_condition_is_true_false_or_missing() {
     }
 }
 
+/// Each part of such a chain is a test of its own; tried again for every one around it, this would not end.
+#[test]
+fn a_chain_on_what_is_missing_is_tried_once() {
+    for operator in [" == true", " != false"] {
+        let chain = format!("session.impossible_travel{}", operator.repeat(40));
+        for (text, expected) in [
+            (format!("{chain} && true"), Truth::Missing),
+            (format!("{chain} || true"), Truth::True),
+            (format!("{chain} && body.express || {chain}"), Truth::Missing),
+            (format!("!({chain} || body.express)"), Truth::False),
+        ] {
+            assert_eq!(evaluate(&compile(&text).unwrap(), false), expected, "{text}");
+        }
+    }
+    let nested = (0..7).fold(String::from("session.impossible_travel"), |inner, _| {
+        format!("({inner} && !body.express || session.impossible_travel) == body.express")
+    });
+    assert_eq!(evaluate(&compile(&nested).unwrap(), false), Truth::Missing, "{nested}");
+}
+
 #[test]
 fn without_a_session_what_hangs_on_it_is_missing() {
     use Truth::*;

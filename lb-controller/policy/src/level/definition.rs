@@ -4,11 +4,18 @@ use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{FactorClass, Level, Method, ProvedFactor, Strength, UnixSeconds};
+use super::{FactorClass, Level, METHODS, Method, ProvedFactor, Strength, UnixSeconds};
 
 /// All levels of one configuration, the lowest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Levels(Vec<LevelDefinition>);
+pub struct Levels {
+    definitions: Vec<LevelDefinition>,
+    /// The highest level that a factor of some class reaches, factors of two, and so on: a place for each set of [`Kinds`].
+    /// Rules ask for the level of a session again and again.
+    by_kinds: [Level; Kinds::SETS],
+    /// The ways that name methods, each as their bits, with the level it reaches.
+    by_methods: Vec<(u32, Level)>,
+}
 
 /// One level.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +54,7 @@ impl Way {
 impl Default for Levels {
     fn default() -> Levels {
         let level = |number: u8, any_of| LevelDefinition { acr: default_acr(number), any_of };
-        Levels(vec![
+        Levels::new(vec![
             level(1, vec![Way::OneFactor]),
             level(2, vec![Way::TwoClasses]),
             level(3, vec![Way::DeviceBoundKey]),
@@ -66,24 +73,40 @@ impl Levels {
     /// With more than 255 definitions.
     pub fn new(definitions: Vec<LevelDefinition>) -> Levels {
         assert!(definitions.len() <= usize::from(u8::MAX), "levels are counted in a byte");
-        Levels(definitions)
+        let mut levels = Levels { definitions, by_kinds: [Level(0); Kinds::SETS], by_methods: Vec::new() };
+        for (number, definition) in (1..).zip(&levels.definitions) {
+            for way in &definition.any_of {
+                match way {
+                    Way::Methods(methods) => {
+                        levels
+                            .by_methods
+                            .push((methods.iter().fold(0, |bits, method| bits | method.bit()), Level(number)));
+                    }
+                    _ => {
+                        let reached = levels.by_kinds.iter_mut().zip(0..).filter(|(_, kinds)| Kinds(*kinds).take(way));
+                        reached.for_each(|(level, _)| *level = Level(number));
+                    }
+                }
+            }
+        }
+        levels
     }
 
     pub fn highest(&self) -> Level {
-        Level(u8::try_from(self.0.len()).expect("checked when they were made"))
+        Level(u8::try_from(self.definitions.len()).expect("checked when they were made"))
     }
 
     /// The name that `level` is published under; one above the highest has the highest's.
     pub fn acr(&self, level: Level) -> &str {
         match usize::from(level.0.min(self.highest().0)).checked_sub(1) {
-            Some(index) => &self.0[index].acr,
+            Some(index) => &self.definitions[index].acr,
             None => "urn:lb:acr:0",
         }
     }
 
     /// The level that is published under this name.
     pub fn with_acr(&self, acr: &str) -> Option<Level> {
-        let index = self.0.iter().position(|level| level.acr == acr)?;
+        let index = self.definitions.iter().position(|level| level.acr == acr)?;
         u8::try_from(index + 1).ok().map(Level)
     }
 
@@ -95,55 +118,70 @@ impl Levels {
 
     /// The level that these proofs reach together.
     pub(crate) fn reached(&self, proofs: impl Iterator<Item = (Method, Strength)>) -> Level {
-        let mut sum = Sum::default();
-        proofs.for_each(|(method, strength)| sum.add(method, strength));
-        let own = self.0.iter().rposition(|level| level.any_of.iter().any(|way| sum.takes(way)));
-        let own = own.map_or(0, |index| u8::try_from(index + 1).unwrap_or(u8::MAX));
-        Level(own).max(sum.vouched.min(self.highest()))
+        let (mut methods, mut kinds, mut vouched) = (0, 0, Level(0));
+        proofs.for_each(|(method, strength)| {
+            methods |= method.bit();
+            match strength {
+                Strength::Ordinary => {}
+                Strength::UserVerified => kinds |= Kinds::USER_VERIFIED,
+                Strength::DeviceBound => kinds |= Kinds::USER_VERIFIED | Kinds::DEVICE_BOUND,
+                Strength::Vouched(level) => vouched = vouched.max(level),
+            }
+        });
+        kinds |= Kinds::of_methods(methods);
+        let named = self.by_methods.iter().filter(|(all, _)| methods & all == *all).map(|(_, level)| *level);
+        named.fold(self.by_kinds[usize::from(kinds)].max(vouched.min(self.highest())), Level::max)
     }
 }
 
-/// What a set of proofs comes to.
-#[derive(Default)]
-struct Sum {
-    /// A bit for each, in the order of the table.
-    methods: u32,
-    knowledge: bool,
-    possession: bool,
-    user_verified: bool,
-    device_bound: bool,
-    vouched: Level,
-}
+/// What a set of proofs comes to but for the methods themselves, a bit for each.
+#[derive(Clone, Copy)]
+struct Kinds(u8);
 
-impl Sum {
-    fn add(&mut self, method: Method, strength: Strength) {
-        self.methods |= method.bit();
-        match method.class() {
-            Some(FactorClass::Knowledge) => self.knowledge = true,
-            Some(FactorClass::Possession) => self.possession = true,
-            None => {}
-        }
-        match strength {
-            Strength::Ordinary => {}
-            Strength::UserVerified => self.user_verified = true,
-            Strength::DeviceBound => (self.user_verified, self.device_bound) = (true, true),
-            Strength::Vouched(level) => self.vouched = self.vouched.max(level),
-        }
+impl Kinds {
+    const KNOWLEDGE: u8 = 1;
+    const POSSESSION: u8 = 2;
+    const USER_VERIFIED: u8 = 4;
+    const DEVICE_BOUND: u8 = 8;
+    /// How many sets of them there are.
+    const SETS: usize = 16;
+
+    /// The classes of these methods.
+    fn of_methods(methods: u32) -> u8 {
+        const KNOWLEDGE: u32 = methods_of(FactorClass::Knowledge);
+        const POSSESSION: u32 = methods_of(FactorClass::Possession);
+        u8::from(methods & KNOWLEDGE != 0) * Kinds::KNOWLEDGE + u8::from(methods & POSSESSION != 0) * Kinds::POSSESSION
     }
 
-    fn takes(&self, way: &Way) -> bool {
+    /// Whether they go this way; never one that names methods.
+    fn take(self, way: &Way) -> bool {
+        let Kinds(kinds) = self;
+        let has = |kind: u8| kinds & kind != 0;
         match way {
-            Way::OneFactor => self.knowledge || self.possession,
-            Way::TwoClasses => self.knowledge && self.possession || self.user_verified,
-            Way::UserVerifiedKey => self.user_verified,
-            Way::DeviceBoundKey => self.device_bound,
-            Way::Methods(methods) => methods.iter().all(|method| self.methods & method.bit() != 0),
+            Way::OneFactor => has(Kinds::KNOWLEDGE) || has(Kinds::POSSESSION),
+            Way::TwoClasses => has(Kinds::KNOWLEDGE) && has(Kinds::POSSESSION) || has(Kinds::USER_VERIFIED),
+            Way::UserVerifiedKey => has(Kinds::USER_VERIFIED),
+            Way::DeviceBoundKey => has(Kinds::DEVICE_BOUND),
+            Way::Methods(_) => false,
         }
     }
+}
+
+/// The methods of a class, a bit for each.
+const fn methods_of(class: FactorClass) -> u32 {
+    let (mut bits, mut row) = (0, 0);
+    while row < METHODS.len() {
+        let (method, .., its_class) = METHODS[row];
+        if matches!(its_class, Some(its_class) if its_class as u8 == class as u8) {
+            bits |= method.bit();
+        }
+        row += 1;
+    }
+    bits
 }
 
 impl Method {
-    pub(crate) fn bit(self) -> u32 {
+    pub(crate) const fn bit(self) -> u32 {
         1 << (self as u32)
     }
 }

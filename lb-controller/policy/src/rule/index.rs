@@ -81,11 +81,14 @@ fn add(tree: &mut GrowingTree<Entry>, rule: u32, matcher: &Matcher) {
 
 impl Entry {
     /// Whether an earlier pattern of the same rule leads to the request too: every rule is visited for the first one alone.
+    #[inline]
     fn is_repeated(&self, rules: &[Rule], request: &RequestFacts<'_>) -> bool {
         // Nearly all rules have one pattern. Looking at a rule that its methods leave out would cost more than the rest.
-        if (self.host, self.path) == (0, 0) {
-            return false;
-        }
+        (self.host, self.path) != (0, 0) && self.matches_earlier(rules, request)
+    }
+
+    #[inline(never)]
+    fn matches_earlier(&self, rules: &[Rule], request: &RequestFacts<'_>) -> bool {
         let matcher = &rules[self.rule as usize].about.matcher;
         matcher.hosts.iter().take(self.host as usize).any(|pattern| pattern.matches(request.host))
             || matcher.paths.iter().take(self.path as usize).any(|pattern| pattern.matches(request.path))

@@ -1,19 +1,18 @@
 //! Who is at the other end of the connection.
 
-use super::{Kind, Signal, Value, plain};
+use super::read::Read;
+use super::{Signal, plain};
 
 pub(super) const SIGNALS: &[Signal] = &[
-    plain("client.address", Kind::Address, |facts| Some(Value::Address(facts.client.address))),
-    plain("client.country", Kind::Text, |facts| facts.client.country.map(Value::Text)),
-    plain("client.asn", Kind::Number, |facts| Some(Value::count(facts.client.asn?.into()))),
-    plain("client.reputation", Kind::Number, |facts| Some(Value::count(facts.client.reputation?.into()))),
-    plain("client.device_known", Kind::Boolean, |facts| Some(Value::Boolean(facts.client.device_known))),
-    plain("client.device_class", Kind::Text, |facts| facts.client.device_class.map(Value::Text)),
-    plain("client.tls_class", Kind::Text, |facts| facts.client.tls_class.map(Value::Text)),
-    plain("client.certificate.subject", Kind::Text, |facts| Some(Value::Text(facts.client.certificate?.subject))),
-    plain("client.certificate.issuer", Kind::Text, |facts| Some(Value::Text(facts.client.certificate?.issuer))),
-    plain("client.certificate.fingerprint", Kind::Text, |facts| {
-        Some(Value::Text(facts.client.certificate?.fingerprint))
-    }),
-    plain("client.certificate.names", Kind::TextList, |facts| Some(Value::TextList(facts.client.certificate?.names))),
+    plain("client.address", Read::Address(|facts| Some(facts.client.address))),
+    plain("client.country", Read::Text(|facts| facts.client.country)),
+    plain("client.asn", Read::Count(|facts| facts.client.asn.map(u64::from))),
+    plain("client.reputation", Read::Count(|facts| facts.client.reputation.map(u64::from))),
+    plain("client.device_known", Read::Boolean(|facts| Some(facts.client.device_known))),
+    plain("client.device_class", Read::Text(|facts| facts.client.device_class)),
+    plain("client.tls_class", Read::Text(|facts| facts.client.tls_class)),
+    plain("client.certificate.subject", Read::Text(|facts| Some(facts.client.certificate?.subject))),
+    plain("client.certificate.issuer", Read::Text(|facts| Some(facts.client.certificate?.issuer))),
+    plain("client.certificate.fingerprint", Read::Text(|facts| Some(facts.client.certificate?.fingerprint))),
+    plain("client.certificate.names", Read::TextList(|facts| Some(facts.client.certificate?.names))),
 ];

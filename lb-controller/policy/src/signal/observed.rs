@@ -1,24 +1,23 @@
 //! What was counted before, and how threatened the service is.
 
-use super::{Kind, Signal, Value, plain};
+use super::read::Read;
+use super::{Signal, plain};
 
 pub(super) const SIGNALS: &[Signal] = &[
-    plain("threat", Kind::Threat, |facts| Some(Value::Threat(facts.observed.threat))),
+    plain("threat", Read::Threat(|facts| Some(facts.observed.threat))),
     // The worst of all: whoever tries passwords changes addresses, or accounts, or both.
-    plain("signals.failed_logins_10m", Kind::Number, |facts| {
-        let failed = facts.observed.failed_logins;
-        Some(Value::count(failed.source.max(failed.user.unwrap_or(0)).max(failed.device.unwrap_or(0))))
-    }),
-    plain("signals.failed_logins_10m_source", Kind::Number, |facts| {
-        Some(Value::count(facts.observed.failed_logins.source))
-    }),
-    plain("signals.failed_logins_10m_device", Kind::Number, |facts| {
-        facts.observed.failed_logins.device.map(Value::count)
-    }),
+    plain(
+        "signals.failed_logins_10m",
+        Read::Count(|facts| {
+            let failed = facts.observed.failed_logins;
+            Some(failed.source.max(failed.user.unwrap_or(0)).max(failed.device.unwrap_or(0)))
+        }),
+    ),
+    plain("signals.failed_logins_10m_source", Read::Count(|facts| Some(facts.observed.failed_logins.source))),
+    plain("signals.failed_logins_10m_device", Read::Count(|facts| facts.observed.failed_logins.device)),
     Signal {
         name: "signals.failed_logins_10m_user",
-        kind: Kind::Number,
         needs_session: true,
-        read: |facts| facts.observed.failed_logins.user.map(Value::count),
+        read: Read::Count(|facts| facts.observed.failed_logins.user),
     },
 ];
