@@ -37,6 +37,7 @@ pub mod prover;
 pub mod puzzle;
 pub mod running;
 pub mod scraped;
+pub mod service_manager;
 pub mod signing_key;
 pub mod site;
 pub mod ssh_key;

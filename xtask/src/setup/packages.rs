@@ -42,6 +42,8 @@ const PROGRAMS: &[Program] = &[
     Program { name: "slowhttptest", package: "slowhttptest", needed_for: Purpose::Test },
     // Another wall clock for one process.
     Program { name: "faketime", package: "faketime", needed_for: Purpose::Test },
+    // Runs the unit of `examples/`, in namespaces of its own.
+    Program { name: "systemctl", package: "systemd", needed_for: Purpose::Test },
     Program { name: "chromium", package: "chromium", needed_for: Purpose::Test },
     Program { name: "chromedriver", package: "chromium-driver", needed_for: Purpose::Test },
 ];
