@@ -22,7 +22,8 @@ use crate::vip::{MAX_RANGES, MAX_VIP_PREFIXES, VipPrefixKey};
 pub const MAX_SERVICES: usize = 256;
 /// Worker sockets of one service and address family.
 pub const MAX_WORKERS: usize = 64;
-pub const MAX_BACKENDS: usize = 4096;
+/// Of all pools together. A Maglev table has four places for each, and a flow's word 16 bits for its number.
+pub const MAX_BACKENDS: usize = 16_384;
 pub const MAX_POOLS: usize = 256;
 /// Server ids of QUIC services: one for each backend, and while one configuration follows another two.
 pub const MAX_QUIC_SERVERS: usize = 2 * MAX_BACKENDS;

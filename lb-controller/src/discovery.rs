@@ -10,7 +10,7 @@ mod found;
 mod memory;
 mod metrics;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -79,7 +79,7 @@ impl Discovered {
             else {
                 continue;
             };
-            let known: Vec<_> = pool.backends.iter().map(|backend| backend.address).collect();
+            let known: HashSet<_> = pool.backends.iter().map(|backend| backend.address).collect();
             let new = found.backends().filter(|backend| !known.contains(&backend.address)).take(room);
             let before = pool.backends.len();
             pool.backends.extend(new);

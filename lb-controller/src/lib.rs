@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod datapath_report;
+mod descriptors;
 pub mod discovery;
 pub mod edge;
 pub mod explain;

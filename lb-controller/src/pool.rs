@@ -17,7 +17,8 @@ mod tls;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -41,6 +42,13 @@ use backend::now_ms;
 use selection::{Selection, Standing, Taking, Thresholds};
 use shared::Shared;
 use sticky::Sticky;
+
+/// So many backends of a pool are tended at once: of more, each in its turn.
+const TENDED_AT_ONCE: usize = 1_024;
+
+/// A pool that was laid out less than this ago is laid out anew when it is tended next: of thousands of backends that change
+/// at once, not each is worth a look at all the others.
+const SOON_MS: u64 = 100;
 
 /// A whole weight; a backend that just came back has fewer sixteenths of its own.
 const WHOLE: u32 = 16;
@@ -75,6 +83,10 @@ pub struct Pool {
     /// What the configuration says of each of them.
     roles: Vec<Role>,
     selection: ArcSwap<Selection>,
+    /// When that was laid out.
+    laid_out_ms: AtomicU64,
+    /// Who is tended next, and the requests of those before.
+    tending: Mutex<(usize, u64)>,
     shared: Arc<Shared>,
 }
 
@@ -209,10 +221,13 @@ impl Pool {
             backends: config.backends.iter().map(backend).collect(),
             roles: config.backends.iter().map(role).collect(),
             selection: ArcSwap::default(),
+            laid_out_ms: AtomicU64::default(),
+            tending: Mutex::default(),
             shared,
         };
         pool.refresh();
-        pool.reckon_retries(now_ms());
+        let requests = pool.backends.iter().map(|backend| backend.requests()).sum();
+        pool.shared.budget().reckon(now_ms(), requests, pool.retry_budget);
         pool
     }
 
@@ -242,6 +257,7 @@ impl Pool {
         // Before looking: what changes meanwhile is looked at the next time.
         self.shared.take_stale();
         let now_ms = now_ms();
+        self.laid_out_ms.store(now_ms, Ordering::Relaxed);
         let standings = self.standings();
         let (chosen, reach) = selection::choose(&standings, self.thresholds);
         let at_work = standings.iter().filter(|standing| standing.is_at_work).count();
@@ -254,12 +270,17 @@ impl Pool {
         self.selection.store(Arc::new(Selection::of(members, reach, &self.balance)));
     }
 
+    /// The same, unless that was a moment ago: then it is done when the pool is tended next.
+    pub fn refresh_soon(&self) {
+        if now_ms().saturating_sub(self.laid_out_ms.load(Ordering::Relaxed)) >= SOON_MS {
+            self.refresh();
+        }
+    }
+
     /// To be called several times a second: what changes with time alone.
     pub fn tend(&self) {
         let now_ms = now_ms();
-        let ejection = self.shared.ejection();
-        self.reckon_retries(now_ms);
-        self.backends.iter().for_each(|backend| backend.tend(now_ms, Option::as_ref(&ejection)));
+        self.tend_some(now_ms);
         let is_heavier_by_now = |taking: &Taking| {
             let weight = taking.steady_weight * self.sixteenths(&taking.backend, now_ms);
             taking.weight != weight
@@ -270,9 +291,23 @@ impl Pool {
         }
     }
 
-    fn reckon_retries(&self, now_ms: u64) {
-        let requests = self.backends.iter().map(|backend| backend.requests()).sum();
-        self.shared.budget().reckon(now_ms, requests, self.retry_budget);
+    /// To look at a backend fetches it from memory, and from the worker that writes to it: ten thousand of them, ten times a
+    /// second, are what thousands of requests cost.
+    fn tend_some(&self, now_ms: u64) {
+        let mut tending = self.tending.lock().unwrap_or_else(PoisonError::into_inner);
+        let ejection = self.shared.ejection();
+        let (first, counted) = *tending;
+        let some = self.backends.iter().skip(first).take(TENDED_AT_ONCE);
+        let requests = some.map(|backend| {
+            backend.tend(now_ms, Option::as_ref(&ejection));
+            backend.requests()
+        });
+        let requests = counted + requests.sum::<u64>();
+        *tending = (first + TENDED_AT_ONCE, requests);
+        if first + TENDED_AT_ONCE >= self.backends.len() {
+            self.shared.budget().reckon(now_ms, requests, self.retry_budget);
+            *tending = (0, 0);
+        }
     }
 
     /// Whether one more request may be sent again, which then counts.

@@ -54,6 +54,9 @@ const SWEEP_VERIFIED_EVERY: Duration = Duration::from_secs(60);
 /// Changed routes and neighbours are followed, and failed writes tried again, this often.
 const TEND_EVERY: Duration = Duration::from_millis(200);
 
+/// Wishes that come in a row are taken in for so long before the maps are written.
+const GATHER_FOR: Duration = Duration::from_millis(50);
+
 /// The reconciler at work. Dropping it stops it and waits until it has let go of the datapath and its lock: on a start that
 /// fails, what was attached can be undone only then.
 pub struct Reconciling {
@@ -103,6 +106,16 @@ impl WorkerSockets {
     }
 }
 
+/// What came of a wish.
+enum Taken {
+    /// The maps are as they should be.
+    Nothing,
+    /// The maps are to be written.
+    Change,
+    /// The maps are no longer ours to write.
+    End,
+}
+
 pub struct Reconciler {
     datapath: Datapath,
     config: Arc<Config>,
@@ -118,11 +131,11 @@ pub struct Reconciler {
 impl Reconciler {
     pub fn new(datapath: Datapath, config: Arc<Config>, sockets: Vec<WorkerSockets>) -> Reconciler {
         Reconciler {
+            health: BackendHealth::of(&config.pools),
             datapath,
             config,
             sockets,
             steered: BTreeSet::new(),
-            health: BackendHealth::default(),
             verified_swept: Instant::now(),
             lists: None,
         }
@@ -188,34 +201,21 @@ impl Reconciler {
     fn run(mut self, inbox: &Receiver<Wish>) {
         let (mut settled, mut swept) = (true, Instant::now());
         loop {
-            match inbox.recv_timeout(TEND_EVERY) {
-                Ok(Wish::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(Wish::Lend { lent, back }) => {
-                    if !self.lend(&lent, back) {
-                        return;
-                    }
-                    settled = false;
+            // What has gathered is taken in before the maps are written: of thousands of backends that change at once, each
+            // would else be written together with all the others.
+            let first = inbox.recv_timeout(TEND_EVERY);
+            let mut next = match first {
+                Err(RecvTimeoutError::Disconnected) => return,
+                wish => wish.ok(),
+            };
+            let until = Instant::now() + GATHER_FOR;
+            while let Some(wish) = next {
+                match self.take_in(wish) {
+                    Taken::Nothing => {}
+                    Taken::Change => settled = false,
+                    Taken::End => return,
                 }
-                Ok(Wish::Source(change)) => self.mark(change),
-                Ok(Wish::Unblock { source, done }) => {
-                    let lifted = self.datapath.unblock(source).map_err(|error| error.to_string());
-                    // Whoever asked may have given up waiting; the block is lifted all the same.
-                    let _ = done.send(lifted);
-                }
-                Ok(Wish::Config(config)) => {
-                    self.health.keep_only(&config.pools);
-                    self.config = config;
-                    settled = false;
-                }
-                Ok(Wish::Lists(lists)) => {
-                    self.lists = Some(lists);
-                    settled = false;
-                }
-                Ok(Wish::Health(change)) => {
-                    self.health.record(&self.config.pools, &change);
-                    settled = false;
-                }
-                Err(RecvTimeoutError::Timeout) => {}
+                next = if Instant::now() < until { inbox.try_recv().ok() } else { None };
             }
             if swept.elapsed() >= SWEEP_EVERY {
                 self.sweep();
@@ -229,6 +229,35 @@ impl Reconciler {
                 }
             }
         }
+    }
+
+    fn take_in(&mut self, wish: Wish) -> Taken {
+        match wish {
+            Wish::Stop => return Taken::End,
+            Wish::Lend { lent, back } => {
+                return if self.lend(&lent, back) { Taken::Change } else { Taken::End };
+            }
+            Wish::Source(change) => self.mark(change),
+            Wish::Unblock { source, done } => {
+                let lifted = self.datapath.unblock(source).map_err(|error| error.to_string());
+                // Whoever asked may have given up waiting; the block is lifted all the same.
+                let _ = done.send(lifted);
+            }
+            Wish::Config(config) => {
+                self.health.keep_only(&config.pools);
+                self.config = config;
+                return Taken::Change;
+            }
+            Wish::Lists(lists) => {
+                self.lists = Some(lists);
+                return Taken::Change;
+            }
+            Wish::Health(change) => {
+                self.health.record(&change);
+                return Taken::Change;
+            }
+        }
+        Taken::Nothing
     }
 
     /// Waits until the maps are given back; `false`: they are another's for good. What is wished meanwhile waits too.

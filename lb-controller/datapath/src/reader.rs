@@ -209,7 +209,7 @@ impl Reader {
     /// Every backend with the state that its health checks last wrote, sorted by pool and address.
     pub fn backends(&self) -> Result<Vec<BackendStatus>, MapError> {
         let pools = self.maps.pool_names.all()?;
-        let server_ids = self.maps.server_ids.all()?;
+        let mut server_ids = server_ids_by_slot(&self.maps.server_ids.all()?);
         let mut backends = Vec::new();
         for (slot, entry) in (0..).zip(self.maps.backends.all()?) {
             let Some(state) = BackendState::from_number(entry.state) else {
@@ -222,7 +222,7 @@ impl Reader {
                 weight: entry.weight,
                 state,
                 way: way(&entry),
-                server_ids: server_ids_of(&server_ids, slot as u16),
+                server_ids: server_ids.remove(&(slot as u16)).unwrap_or_default(),
                 counters: sum_backend(&self.maps.backend_stats.get(slot)?),
             });
         }
@@ -271,8 +271,12 @@ fn vip(entry: &ServiceEntry) -> Option<VipPrefix> {
     }
 }
 
-fn server_ids_of(all: &BTreeMap<QuicServerKey, u16>, slot: u16) -> Vec<ServerId> {
-    all.iter().filter(|(_, backend)| **backend == slot).filter_map(|(key, _)| ServerId::of_key(key)).collect()
+fn server_ids_by_slot(all: &BTreeMap<QuicServerKey, u16>) -> BTreeMap<u16, Vec<ServerId>> {
+    let mut by_slot = BTreeMap::<u16, Vec<ServerId>>::new();
+    for (key, slot) in all {
+        by_slot.entry(*slot).or_default().extend(ServerId::of_key(key));
+    }
+    by_slot
 }
 
 fn way(entry: &BackendEntry) -> Option<Way> {

@@ -1,20 +1,22 @@
 //! What the admin API reads from, and how it puts its answers together.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use lb_datapath::{Reader, Source};
+use lb_datapath::{BackendStatus, Reader, Source};
 use tokio::sync::oneshot;
 
-use crate::config::{BackendOrigin, Config};
+use crate::config::{BackendOrigin, Config, DiscoverFrom};
 use crate::datapath_report;
 use crate::discovery::Discovered;
 use crate::edge::Edge;
 use crate::handover::DrainingProcesses;
 use crate::lists::Lists;
+use crate::pool::BackendView;
 use crate::reconcile::Wish;
 use crate::report::{Backend, BackendL7, Certificate, Controller, Status};
 use crate::samples::Samples;
@@ -71,18 +73,17 @@ impl AdminState {
 
     pub(super) fn backends(&self) -> anyhow::Result<Vec<Backend>> {
         let in_maps = self.datapath.as_ref().map(Reader::backends).transpose()?.unwrap_or_default();
-        let in_map = |pool: &str, address: SocketAddr| {
-            in_maps.iter().find(|entry| entry.pool == pool && entry.address == address)
-        };
+        let in_maps: HashMap<(&str, SocketAddr), &BackendStatus> =
+            in_maps.iter().map(|entry| ((entry.pool.as_str(), entry.address), entry)).collect();
         let now = self.edge.clock.now();
         let snapshot = self.edge.snapshot();
-        let views = snapshot.pools.list();
-        Ok(views
-            .into_iter()
-            .map(|view| Backend {
-                from: found_in(&snapshot.config, &view.pool, view.address),
-                ebpf: in_map(&view.pool, view.address).map(|entry| entry.state.name().to_owned()),
-                l4: in_map(&view.pool, view.address).map(datapath_report::backend_l4),
+        let found = found(&snapshot.config);
+        let backend = |view: BackendView| {
+            let in_map = in_maps.get(&(view.pool.as_str(), view.address)).copied();
+            Backend {
+                from: found.get(&(view.pool.as_str(), view.address)).map(ToString::to_string),
+                ebpf: in_map.map(|entry| entry.state.name().to_owned()),
+                l4: in_map.map(datapath_report::backend_l4),
                 pool: view.pool,
                 address: view.address,
                 l7: Some(BackendL7 {
@@ -94,15 +95,18 @@ impl AdminState {
                     in_flight: view.in_flight.into(),
                     last_error: view.last_error,
                 }),
-            })
-            .collect())
+            }
+        };
+        Ok(snapshot.pools.list().into_iter().map(backend).collect())
     }
 }
 
-/// Where a backend was found; `None`: the configuration names it.
-fn found_in(config: &Config, pool: &str, address: SocketAddr) -> Option<String> {
-    let pool = config.pools.iter().find(|config| config.name == pool)?;
-    let backend = pool.backends.iter().find(|backend| backend.address == address)?;
-    (backend.origin == BackendOrigin::Discovered)
-        .then(|| pool.discover.as_ref().map(|discover| discover.from.to_string()))?
+/// Where backends were found; those that are not among them the configuration names.
+fn found(config: &Config) -> HashMap<(&str, SocketAddr), &DiscoverFrom> {
+    let pools = config.pools.iter().filter_map(|pool| Some((pool, &pool.discover.as_ref()?.from)));
+    let backends = pools.flat_map(|(pool, from)| {
+        let found = pool.backends.iter().filter(|backend| backend.origin == BackendOrigin::Discovered);
+        found.map(move |backend| ((pool.name.as_str(), backend.address), from))
+    });
+    backends.collect()
 }

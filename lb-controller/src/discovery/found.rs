@@ -1,5 +1,6 @@
 //! What was found for one pool, and how it changes. Pure but for the clock that it is given.
 
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -86,6 +87,9 @@ impl Found {
     /// When to ask again, and whether pools are to be put together anew.
     pub(super) fn take(&mut self, pool: &str, asked: Asked) -> (Duration, bool) {
         let Asked { at, mut again_after, outcome, refused } = asked;
+        if matches!(outcome, Outcome::Unchanged) && self.entries.iter().all(|entry| entry.gone.is_none()) {
+            return (again_after, false);
+        }
         let before: Vec<BackendConfig> = self.backends().collect();
         match outcome {
             Outcome::Backends(backends) => self.replace(pool, at, backends, refused),
@@ -137,16 +141,18 @@ impl Found {
     }
 
     fn put(&mut self, pool: &str, at: Instant, backends: Vec<BackendConfig>) {
-        let is_in = |address: SocketAddr, list: &[BackendConfig]| list.iter().any(|one| one.address == address);
+        let there: HashSet<SocketAddr> = backends.iter().map(|backend| backend.address).collect();
         for entry in &mut self.entries {
-            if !is_in(entry.backend.address, &backends) && entry.gone.is_none() {
+            if !there.contains(&entry.backend.address) && entry.gone.is_none() {
                 tracing::info!(pool, address = %entry.backend.address, "backend is found no more, and drains");
                 entry.gone = Some(at);
             }
         }
+        let known: HashMap<SocketAddr, usize> =
+            self.entries.iter().zip(0..).map(|(entry, index)| (entry.backend.address, index)).collect();
         for backend in backends {
-            match self.entries.iter_mut().find(|entry| entry.backend.address == backend.address) {
-                Some(entry) => *entry = Entry { backend, gone: None },
+            match known.get(&backend.address) {
+                Some(index) => self.entries[*index] = Entry { backend, gone: None },
                 None => {
                     tracing::info!(pool, address = %backend.address, "backend found");
                     self.entries.push(Entry { backend, gone: None });

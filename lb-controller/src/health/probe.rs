@@ -3,6 +3,7 @@
 mod grpc;
 mod http;
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::config::{Alpn, BackendProtocol, BackendTls, HealthConfig, HealthKind, ProxyVersion};
+use crate::descriptors;
 use crate::pool::{Dial, Handshakes};
 use crate::proxy_protocol;
 
@@ -25,6 +27,16 @@ pub(super) struct Prober {
     protocol: BackendProtocol,
     /// What the connection begins with.
     preface: Option<ProxyVersion>,
+}
+
+/// What came of a question.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Good,
+    /// Why it is not; for people to read.
+    Bad(String),
+    /// There was nothing to ask with.
+    NotAsked(io::Error),
 }
 
 /// Whatever a question travels on.
@@ -50,15 +62,20 @@ impl Prober {
     }
 
     /// Asks on a connection of its own: a backend that keeps old connections alive but accepts no new ones
-    /// is not healthy. The error is for people to read.
-    pub(super) async fn probe(&self, timeout: Duration) -> Result<(), String> {
-        let answer = tokio::time::timeout(timeout, self.ask()).await;
-        answer.unwrap_or_else(|_| Err(format!("no answer to {} within {timeout:?}", self.question())))
+    /// is not healthy.
+    pub(super) async fn probe(&self, timeout: Duration) -> Outcome {
+        let asking = async {
+            match TcpStream::connect(self.address).await {
+                Ok(stream) => self.ask(stream).await.map_or_else(Outcome::Bad, |()| Outcome::Good),
+                Err(error) if descriptors::is_want_of_our_own(&error) => Outcome::NotAsked(error),
+                Err(error) => Outcome::Bad(cannot(error)),
+            }
+        };
+        let silence = |_| Outcome::Bad(format!("no answer to {} within {timeout:?}", self.question()));
+        tokio::time::timeout(timeout, asking).await.unwrap_or_else(silence)
     }
 
-    async fn ask(&self) -> Result<(), String> {
-        let cannot = |error: std::io::Error| format!("cannot connect: {error}");
-        let mut stream = TcpStream::connect(self.address).await.map_err(cannot)?;
+    async fn ask(&self, mut stream: TcpStream) -> Result<(), String> {
         if let Some(version) = self.preface {
             stream.write_all(proxy_protocol::of_nobody(version)).await.map_err(cannot)?;
         }
@@ -96,6 +113,10 @@ impl Prober {
             HealthKind::Tls(_) => "a TLS handshake".to_owned(),
         }
     }
+}
+
+fn cannot(error: io::Error) -> String {
+    format!("cannot connect: {error}")
 }
 
 /// `interval` give or take a part of it, so that the checks of many edges do not meet at the backend at the same moment.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use lb_common::maps::MAX_BACKENDS;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -15,7 +16,7 @@ use super::per_worker::PerWorker;
 use super::requests::Answers;
 
 /// Backends that a worker tells apart. Those of replaced configurations stay counted; what comes after so many is not.
-const MOST_BACKENDS: usize = 4_096;
+const MOST_BACKENDS: usize = MAX_BACKENDS;
 
 #[derive(Debug, Default)]
 pub(super) struct BackendAnswers(PerWorker<HashMap<SocketAddr, ByPool>>);

@@ -237,6 +237,9 @@ impl Backend {
 
     /// What time does to a backend that was left alone, and what its share of failures leads to.
     pub(super) fn tend(&self, now_ms: u64, config: Option<&EjectionConfig>) {
+        if config.is_none() && !self.is_ejected() {
+            return;
+        }
         let mut ejections = self.ejections.lock().unwrap_or_else(PoisonError::into_inner);
         let is_over = self.is_ejected() && (config.is_none() || ejections.is_over(now_ms));
         if is_over {

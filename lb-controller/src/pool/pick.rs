@@ -120,9 +120,11 @@ impl<'a> Draw<'a> {
         match (&self.pool.balance, hash) {
             (Balance::Hash(_), Some(hash)) if !self.selection.places.is_empty() => self.by_hash(hash),
             (Balance::RoundRobin, _) => self.in_turn(),
-            (Balance::Latency, _) => self.better_of_two(random, |first, second| self.is_sooner(first, second)),
+            (Balance::Latency, _) => {
+                self.better_of_two(random, |_| true, |first, second| self.is_sooner(first, second))
+            }
             // Requests without what they are spread by are spread as most are.
-            (Balance::LeastRequest | Balance::Hash(_), _) => self.better_of_two(random, is_less_busy),
+            (Balance::LeastRequest | Balance::Hash(_), _) => self.better_of_two(random, is_busy, is_less_busy),
         }
     }
 
@@ -150,14 +152,23 @@ impl<'a> Draw<'a> {
     }
 
     /// Two that differ are drawn by weight; `is_better` says whether the second is to be preferred. Without such a
-    /// reason it is the first, so that without load the shares are the weights.
-    fn better_of_two(&self, random: &mut Rng, is_better: impl Fn(&Taking, &Taking) -> bool) -> Option<&'a Taking> {
+    /// reason it is the first, so that without load the shares are the weights. Of a first that is not `worth_comparing`
+    /// no second is drawn: among thousands, to look at one more is to fetch it from memory.
+    fn better_of_two(
+        &self,
+        random: &mut Rng,
+        worth_comparing: impl Fn(&Taking) -> bool,
+        is_better: impl Fn(&Taking, &Taking) -> bool,
+    ) -> Option<&'a Taking> {
         let turns = &self.selection.turns;
         let first_index = (0..DRAWS).find_map(|_| {
             let index = turns[random.usize(..turns.len())];
             self.member(index).map(|_| index)
         })?;
-        let first = self.member(first_index)?;
+        let first = &self.selection.members[usize::from(first_index)];
+        if !worth_comparing(first) {
+            return Some(first);
+        }
         match self.another(first_index, random) {
             Some(second) if is_better(first, second) => Some(second),
             _ => Some(first),
@@ -197,6 +208,11 @@ impl<'a> Draw<'a> {
         let looks = (0..members.len().min(LOOKS)).map(|step| &members[(start + step) % members.len()]);
         looks.into_iter().find(|member| self.may_take(&member.backend) && fit(&member.backend))
     }
+}
+
+/// Nobody is less busy than one with nothing under way.
+fn is_busy(first: &Taking) -> bool {
+    first.backend.in_flight() > 0
 }
 
 /// Whether the second, with one request more, would still have no more for its weight than the first has now. Without

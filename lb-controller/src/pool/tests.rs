@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::config::HashKey;
+use crate::config::{EjectionConfig, HashKey};
 
 pub(super) fn config(name: &str, ports: &[u16]) -> PoolConfig {
     let backend = |port: &u16| SocketAddr::from(([127, 0, 0, 1], *port)).into();
@@ -55,6 +55,36 @@ fn a_busier_backend_is_passed_over() {
     let pool = pool(&[1, 2], |_| {});
     let _held = InFlight::begin(&pool.backends()[0]);
     assert_eq!(ports_of(picks(&pool, 100)), BTreeSet::from([2]));
+}
+
+#[test]
+fn thousands_that_go_at_once_are_laid_out_a_few_times_and_nobody_is_sent_to_them() {
+    let ports: Vec<u16> = (1..=3_000).collect();
+    let pool = pool(&ports, |_| {});
+    for index in 1..3_000 {
+        take_out(&pool, index);
+        pool.refresh_soon();
+    }
+    assert_eq!(ports_of(picks(&pool, 20)), BTreeSet::from([1]));
+    pool.tend();
+    assert_eq!(pool.selection.load().members.len(), 1);
+}
+
+#[test]
+fn a_large_pool_is_tended_in_turns() {
+    let ports: Vec<u16> = (1..=3_000).collect();
+    let at_once = EjectionConfig { consecutive_failures: 1, time: Duration::ZERO, ..EjectionConfig::default() };
+    let pool = pool(&ports, |config| config.ejection = Some(at_once));
+    let (first, last) = (&pool.backends()[0], &pool.backends()[2_999]);
+    [first, last].iter().for_each(|backend| backend.failed("reset".into()));
+    let ejected = || [first.is_ejected(), last.is_ejected()];
+    assert_eq!(ejected(), [true, true]);
+    let tended = |_| {
+        pool.tend();
+        ejected()
+    };
+    let after: Vec<_> = (0..3).map(tended).collect();
+    assert_eq!(after, [[false, true], [false, true], [false, false]]);
 }
 
 #[test]

@@ -8,8 +8,20 @@ use std::path::Path;
 use super::{Complaint, Source};
 
 /// Anybody may name these: they name nobody.
-const FOUNDATION: &[&str] =
-    &["audit", "clock", "config", "failure", "folders", "instance", "metrics", "report", "seldom", "shutdown", "texts"];
+const FOUNDATION: &[&str] = &[
+    "audit",
+    "clock",
+    "config",
+    "descriptors",
+    "failure",
+    "folders",
+    "instance",
+    "metrics",
+    "report",
+    "seldom",
+    "shutdown",
+    "texts",
+];
 
 /// A module, and what it may name beside the foundation and itself.
 const PERMITTED: &[(&str, &[&str])] = &[
@@ -114,6 +126,7 @@ const PERMITTED: &[(&str, &[&str])] = &[
     ("audit", &[]),
     ("clock", &[]),
     ("config", &[]),
+    ("descriptors", &[]),
     ("failure", &[]),
     ("folders", &[]),
     ("instance", &[]),

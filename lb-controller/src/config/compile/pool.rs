@@ -16,6 +16,7 @@ pub(super) use l4::check_unused;
 pub(super) use limits::MOST_REQUESTS;
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -82,11 +83,11 @@ fn pool(node: &Node, names: &mut Names, around: Surroundings<'_>) -> Option<Pool
     let Surroundings { services, folder, problems, .. } = around;
     let section = Section::open("a pool", node, problems)?;
     let name = section.required_value("name", |text| names.unique(values::name(text)?));
-    let mut backends = Vec::new();
+    let (mut backends, mut addresses) = (Vec::new(), HashSet::new());
     let is_found = section.has("discover");
     let nodes = if is_found { section.list("backends") } else { section.require_list("backends") };
     for node in nodes {
-        let backend = backend::backend(node, &backends, name.as_deref(), around);
+        let backend = backend::backend(node, &mut addresses, name.as_deref(), around);
         backends.extend(backend);
     }
     let default = PoolConfig::default();

@@ -10,6 +10,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::config::Alpn;
+use crate::descriptors;
 use crate::pool::{Backend, ConnectionPlace, Dial, Handshake, Handshakes};
 use crate::serve::h2::channel::Channel;
 use crate::serve::http1::Io;
@@ -67,6 +68,7 @@ impl ConnectError {
     pub(crate) fn is_failure(&self) -> bool {
         match self {
             ConnectError::Full => false,
+            ConnectError::Unreachable(error) => !descriptors::is_want_of_our_own(error),
             ConnectError::Shared(error) => error.is_failure(),
             _ => true,
         }

@@ -1,5 +1,6 @@
 //! One server of a pool.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -10,23 +11,25 @@ use super::super::super::tree::{Node, Value};
 use super::super::super::{BackendConfig, BackendOrigin, Service, values};
 use super::{Surroundings, server_ids};
 
-/// An address, or a section with one.
+/// An address, or a section with one. `siblings` are those of its pool, of which it then is one.
 pub(super) fn backend(
     node: &Node,
-    siblings: &[BackendConfig],
+    siblings: &mut HashSet<SocketAddr>,
     pool: Option<&str>,
     around: Surroundings<'_>,
 ) -> Option<BackendConfig> {
     let Surroundings { services, problems, .. } = around;
     let address = |text: &str| {
         let address = values::socket_address(text)?;
-        if siblings.iter().any(|backend| backend.address == address) {
+        if siblings.contains(&address) {
             return Err("this pool has this backend already".into());
         }
         fits(address, pool, services).map(|()| address)
     };
     if !matches!(node.value, Value::Map(_)) {
-        return node.read(problems, address).map(BackendConfig::from);
+        let address = node.read(problems, address)?;
+        siblings.insert(address);
+        return Some(BackendConfig::from(address));
     }
     let section = Section::open("a backend", node, problems)?;
     let address = section.required_value("address", address);
@@ -40,8 +43,10 @@ pub(super) fn backend(
     }
     let server_id = section.value("server_id", server_ids::read);
     section.finish();
+    let address = address?;
+    siblings.insert(address);
     Some(BackendConfig {
-        address: address?,
+        address,
         weight: weight.map_or(BackendConfig::DEFAULT_WEIGHT, |weight| weight as u8),
         drain: drain.unwrap_or(false),
         backup: backup.unwrap_or(0),

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lb_common::maps::MAX_BACKENDS;
+
 use super::super::super::section::{Complaint, Section};
 use super::super::super::tree::Node;
 use super::super::super::{DiscoverConfig, DiscoverFrom, DnsKind, DnsQuestion, Service, values};
@@ -11,7 +13,6 @@ use super::super::path_in;
 use super::Surroundings;
 
 const LONGEST_TTL: Duration = Duration::from_secs(86_400);
-const MOST_BACKENDS: u32 = 4_096;
 const LONGEST_NAME_BYTES: usize = 253;
 
 pub(super) fn discover(node: &Node, pool: Option<&str>, around: Surroundings<'_>) -> Option<DiscoverConfig> {
@@ -38,7 +39,7 @@ pub(super) fn discover(node: &Node, pool: Option<&str>, around: Surroundings<'_>
     } else {
         file.map(DiscoverFrom::File)
     };
-    let most = section.value("most", values::number(1..=MOST_BACKENDS));
+    let most = section.value("most", values::number(1..=MAX_BACKENDS as u32));
     let drain_for = section.value("drain_for", values::duration(Duration::ZERO..=Duration::from_secs(3600)));
     section.finish();
     Some(DiscoverConfig {

@@ -1,6 +1,7 @@
 //! Backends in a file of their own.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -24,9 +25,9 @@ pub(in super::super::super) fn compile_backends(
     // A backend's entry names none.
     let files = RefCell::default();
     let around = Surroundings { services, zone, folder: Path::new(""), files: &files, problems: &problems };
-    let mut backends = Vec::new();
+    let (mut backends, mut addresses) = (Vec::new(), HashSet::new());
     for node in nodes(&root, &problems) {
-        let Some(backend) = backend::backend(node, &backends, Some(pool), around) else { continue };
+        let Some(backend) = backend::backend(node, &mut addresses, Some(pool), around) else { continue };
         let forwards = services.iter().find(|service| service.forwarding.pool.as_deref() == Some(pool));
         if let Some(service) = forwards.filter(|_| backend.backup > 0 || backend.zone.is_some()) {
             let message = format!("service `{}` forwards packets to this pool", service.name);
