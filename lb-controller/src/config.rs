@@ -54,7 +54,7 @@ pub use identity::{
 pub use pages::{Logo, Look, PagesConfig};
 pub use pools::{BackendConfig, BackendProtocol, Balance, HashKey, PoolConfig, StickyConfig};
 pub use retries::{RetryBudget, RetryConfig, RetryOn, Timeouts};
-pub use route::{Action, FixedResponse, HeaderChanges, Mirror, Redirect, Rewrite, Route, Routes, Split};
+pub use route::{Action, FixedResponse, HeaderChanges, Mirror, Redirect, Rewrite, Route, Routes, Split, own_value};
 pub use taken_in::TakenIn;
 pub use tls::{Alpn, CertificateFiles, TlsConfig, TlsVersion};
 pub use tracing::TracingConfig;

@@ -130,9 +130,9 @@ impl Metrics {
         self.0.backends.show(Box::new(pools.clone()));
     }
 
-    /// A request has come to `route`, and will end on this thread.
-    pub fn request_begins(&self, route: &str) {
-        self.0.requests.begin(route);
+    /// A request has come to `route`, and will end on this thread. Returns the label to take along.
+    pub fn request_begins(&self, route: &Arc<str>) -> Arc<str> {
+        self.0.requests.begin(route)
     }
 
     /// The head of a backend's answer has come, so long after the request was sent.
@@ -222,7 +222,7 @@ mod tests {
     fn what_is_under_way_is_known_by_route_and_backends_are_told_apart_by_pool() {
         let metrics = Metrics::default();
         for _ in 0..3 {
-            metrics.request_begins("*/**");
+            metrics.request_begins(&"*/**".into());
         }
         metrics.request("*/**", StatusCode::OK, Duration::ZERO);
         metrics.request("none", StatusCode::NOT_FOUND, Duration::ZERO);

@@ -121,7 +121,7 @@ async fn answer(
     let session = credential.session();
     overload::admit(Share::of(session.is_some()), &edge.metrics).await?;
     let route = route::find(config, &request)?;
-    record.set_route(route.label.clone());
+    record.set_route(&route.label);
     route::check_certificate(route, &request)?;
     edge.step_up.scope_check(&request, session, &route.scopes)?;
     edge.step_up.csrf_check(config, &request, session)?;

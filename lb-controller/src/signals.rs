@@ -50,6 +50,8 @@ pub struct Sources {
     geo: Geo,
     reputation: Reputation,
     rates: Rates,
+    /// Rules go by failed logins: if none does, they need not be looked up.
+    asks_failed_logins: bool,
 }
 
 /// What is known of one request, its client and its user.
@@ -104,7 +106,7 @@ impl Signals {
             device_class: rules.reads("client.device_class").then(|| device_class::of(request.headers)).flatten(),
             device_known: who.device.is_some(),
             rates: sources.rates.observe(request, who, now),
-            failed_logins: self.failed_proofs.of(who, now),
+            failed_logins: self.failed_logins(sources, who, now),
             threat: self.threat.level(now),
             whereabout,
             place,
@@ -116,8 +118,12 @@ impl Signals {
         let who = &sender.who();
         observed.reputation = sources.reputation.score(sender.address, now);
         observed.rates = sources.rates.look(who, now);
-        observed.failed_logins = self.failed_proofs.of(who, now);
+        observed.failed_logins = self.failed_logins(sources, who, now);
         observed.threat = self.threat.level(now);
+    }
+
+    fn failed_logins(&self, sources: &Sources, who: &Who<'_>, now: UnixSeconds) -> FailedLogins {
+        if sources.asks_failed_logins { self.failed_proofs.of(who, now) } else { FailedLogins::default() }
     }
 
     /// Takes one request from all `limits`, or from none of them.
@@ -137,6 +143,7 @@ impl Sources {
             geo: Geo::open(&config.geo, &old.geo)?,
             reputation: Reputation::open(&config.reputation, &old.reputation)?,
             rates: Rates::new(&config.rates, &old.rates),
+            asks_failed_logins: config.rules.reads_any_of(failed_logins::FACTS),
         })
     }
 

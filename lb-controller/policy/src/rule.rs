@@ -274,6 +274,11 @@ impl RuleSet {
         self.facts_read.contains(fact)
     }
 
+    /// Whether any rule goes by a fact whose name begins so.
+    pub fn reads_any_of(&self, prefix: &str) -> bool {
+        self.facts_read.iter().any(|fact| fact.starts_with(prefix))
+    }
+
     /// Whether any rule goes by a parameter of the query: if not, they need not be read.
     pub fn reads_query_parameters(&self) -> bool {
         self.reads_query_parameters

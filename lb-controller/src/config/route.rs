@@ -209,12 +209,24 @@ impl HeaderChanges {
             headers.remove(name);
         }
         for (name, value) in &self.set {
-            headers.insert(name, value.clone());
+            headers.insert(own_name(name), own_value(value));
         }
         for (name, value) in &self.add {
-            headers.append(name, value.clone());
+            headers.append(own_name(name), own_value(value));
         }
     }
+}
+
+/// A value of the configuration's, for one request: clones share a count, and one that all workers write to would travel from
+/// CPU to CPU.
+pub fn own_value(value: &HeaderValue) -> HeaderValue {
+    let mut own = HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone());
+    own.set_sensitive(value.is_sensitive());
+    own
+}
+
+fn own_name(name: &HeaderName) -> HeaderName {
+    HeaderName::from_bytes(name.as_str().as_bytes()).unwrap_or_else(|_| name.clone())
 }
 
 impl Mirror {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -27,6 +28,7 @@ pub(super) struct Requests {
 
 #[derive(Clone, Debug, Default)]
 struct RouteCounts {
+    label: Arc<str>,
     /// Those that came to the route, whether or not they have ended.
     begun: u64,
     ended: Answers,
@@ -42,22 +44,28 @@ pub(super) struct Answers {
 }
 
 impl Requests {
-    /// A request has come to its route. It ends on the thread that it began on.
-    pub(super) fn begin(&self, route: &str) {
-        self.change(route, |counts| counts.begun += 1);
+    /// A request has come to its route. It ends on the thread that it began on. Returns the label as this thread has it: each
+    /// request that takes it along counts those who hold it, and a count that all workers write to would travel from CPU to CPU.
+    pub(super) fn begin(&self, route: &Arc<str>) -> Arc<str> {
+        self.change(route, |counts| {
+            counts.begun += 1;
+            let is_its_own = *counts.label == **route;
+            if is_its_own { counts.label.clone() } else { route.clone() }
+        })
     }
 
     pub(super) fn count(&self, route: &str, status: StatusCode, duration: Duration) {
         self.change(route, |counts| counts.ended.add(status, duration));
     }
 
-    fn change(&self, route: &str, change: impl FnOnce(&mut RouteCounts)) {
+    fn change<T>(&self, route: &str, change: impl FnOnce(&mut RouteCounts) -> T) -> T {
         let mut by_route = self.by_route.mine();
         if let Some(counts) = by_route.get_mut(route) {
             return change(counts);
         }
         let route = if by_route.len() < MAX_ROUTES { route } else { "other" };
-        change(by_route.entry(route.into()).or_default());
+        let fresh = || RouteCounts { label: route.into(), ..RouteCounts::default() };
+        change(by_route.entry(route.into()).or_insert_with(fresh))
     }
 
     fn totals(&self) -> HashMap<Box<str>, RouteCounts> {

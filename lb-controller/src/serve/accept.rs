@@ -117,11 +117,22 @@ impl Workers {
                 let places = Arc::new(Semaphore::new(limits.connections as usize));
                 let plain_places = Arc::new(Semaphore::new(limits.plain_http_connections as usize));
                 let handler = make_handler();
-                let worker = Worker { handler, tls, front, metrics, limits, opened, stopping, places, plain_places };
+                let (told, own_stopping) = watch::channel(None);
+                let worker = Worker {
+                    handler,
+                    tls,
+                    front,
+                    metrics,
+                    limits,
+                    opened,
+                    stopping: own_stopping,
+                    places,
+                    plain_places,
+                };
                 let worker = Rc::new(worker);
                 // Nobody waits for it only when `start` was itself given up.
                 let _ = report.send(Ok(()));
-                runtime.block_on(worker.run(listeners));
+                runtime.block_on(worker.run(listeners, (stopping, told)));
             };
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(run)?;
             workers.threads.push(thread);
@@ -180,6 +191,7 @@ struct Worker<Handler> {
     metrics: WorkerMetrics,
     limits: Limits,
     opened: watch::Receiver<bool>,
+    /// Of this worker alone: every request looks at it, and to look takes a lock.
     stopping: watch::Receiver<Option<Drain>>,
     /// One permit a connection.
     places: Arc<Semaphore>,
@@ -192,10 +204,16 @@ where
     Handler: Fn(Rc<Peer>, Request<ClientBody>) -> Answer + 'static,
     Answer: Future<Output = Response<ResponseBody>> + 'static,
 {
-    async fn run(self: Rc<Self>, listeners: Vec<tokio::net::TcpListener>) {
+    /// `orders` are what all workers are told, and where this one passes it on to its connections.
+    async fn run(
+        self: Rc<Self>,
+        listeners: Vec<tokio::net::TcpListener>,
+        orders: (Orders, watch::Sender<Option<Drain>>),
+    ) {
         let accepting: Vec<_> =
             listeners.into_iter().map(|listener| tokio::task::spawn_local(self.clone().accept(listener))).collect();
         tokio::task::spawn_local(sweep());
+        tokio::task::spawn_local(pass_on(orders));
         let front = self.front.clone();
         tokio::task::spawn_local(overload::watch(self.metrics.clone(), move || front.queueing_delay()));
         let mut stopping = self.stopping.clone();
@@ -263,6 +281,22 @@ where
         let _ = self.plain_places.acquire_many(self.limits.plain_http_connections).await;
         while upgrade::open_tunnels() > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// What all workers are told.
+type Orders = watch::Receiver<Option<Drain>>;
+
+async fn pass_on((mut orders, told): (Orders, watch::Sender<Option<Drain>>)) {
+    loop {
+        let order = *orders.borrow_and_update();
+        if order.is_some() {
+            told.send_replace(order);
+        }
+        if orders.changed().await.is_err() {
+            // The `Workers` were dropped without a shutdown, or all orders were given: the last one stands.
+            std::future::pending::<()>().await;
         }
     }
 }

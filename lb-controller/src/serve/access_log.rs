@@ -222,9 +222,8 @@ impl Record {
     }
 
     /// The route's label.
-    pub fn set_route(&mut self, label: Arc<str>) {
-        self.recorder.metrics.request_begins(&label);
-        self.route = Some(label);
+    pub fn set_route(&mut self, label: &Arc<str>) {
+        self.route = Some(self.recorder.metrics.request_begins(label));
     }
 
     /// What the rules decided, and the first rule that stood in the way; counted in the metrics at once.

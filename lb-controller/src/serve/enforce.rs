@@ -12,7 +12,7 @@ use super::respond::{self, Early, Refusal};
 use super::standing::{self, Over, Standing};
 use super::target::Target;
 use super::{backend_step_up, facts, fixed, forward, mirror, route};
-use crate::config::{Action, Route};
+use crate::config::{Action, Route, own_value};
 use crate::edge::{Edge, Snapshot};
 use crate::explain::{Explained, Taken};
 use crate::signals::Sender;
@@ -176,7 +176,7 @@ impl Judged<'_> {
             let (path, query) = fixed::split_target(&request.target);
             request.target = template.expand(&route.matcher.path, path) + query;
         }
-        request.onward.host.clone_from(&route.rewrite.host);
+        request.onward.host = route.rewrite.host.as_ref().map(own_value);
         route.request_headers.apply(&mut request.headers);
         if let Some(mirror) = mirrored
             && let Some(pool) = self.snapshot.pools.get(&mirror.pool).cloned()

@@ -3,7 +3,7 @@
 use http::{HeaderValue, Response, StatusCode, header};
 use lb_policy::Permit;
 
-use crate::config::{FixedResponse, Redirect, Route};
+use crate::config::{FixedResponse, Redirect, Route, own_value};
 use crate::serve::body::ResponseBody;
 use crate::serve::request::Inbound;
 use crate::serve::respond::Refusal;
@@ -39,7 +39,7 @@ pub(super) fn respond(permit: Permit, route: &Route, fixed: &FixedResponse) -> R
     let Permit { .. } = permit;
     let mut response = answer(route, fixed.status).map(|_| ResponseBody::from(fixed.body.clone()));
     if let Some(content_type) = &fixed.content_type {
-        response.headers_mut().insert(header::CONTENT_TYPE, content_type.clone());
+        response.headers_mut().insert(header::CONTENT_TYPE, own_value(content_type));
     }
     response
 }

@@ -13,7 +13,7 @@ use lb_policy::{CanonicalPath, canonical_query};
 
 use crate::config::Config;
 use crate::serve::body::ClientBody;
-use crate::serve::request::{ClientTunnel, Inbound, InboundBody, Onward, Peer};
+use crate::serve::request::{ClientTunnel, Inbound, InboundBody, Onward, Pages, Peer};
 use crate::serve::respond::Refusal;
 
 /// Methods that routes and rules know. `TRACE` echoes cookies, and `CONNECT` asks for a proxy of another kind.
@@ -67,7 +67,7 @@ pub fn check(config: &Config, peer: &Peer, mut request: Request<ClientBody>) -> 
         client,
         certificate: peer.certificate.clone(),
         tls_class: peer.tls_class,
-        pages: config.pages.clone(),
+        pages: Pages::of(&config.pages),
         upgrade,
         onward: Onward { interim, ..Onward::default() },
     })

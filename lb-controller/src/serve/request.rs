@@ -1,6 +1,8 @@
 //! A request that passed the framing guard. It is parsed once: what the rules judge is what the backend receives.
 
+use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -65,7 +67,7 @@ pub struct Inbound {
     /// Of the connection.
     pub tls_class: Option<TlsClass>,
     /// How pages that answer it look, and in which languages they can speak.
-    pub pages: Arc<PagesConfig>,
+    pub pages: Rc<Pages>,
     /// Present when the client asked for an upgrade (WebSocket): its connection once it has one, and the protocol's name.
     pub upgrade: Option<(ClientTunnel, String)>,
     pub onward: Onward,
@@ -117,6 +119,31 @@ pub enum InboundBody {
     Streaming(ClientBody),
     /// Read whole, because a rule looks into it or it was parked. Exactly these bytes are forwarded.
     Whole(Bytes),
+}
+
+/// The configuration's, held by a count of one thread's own: one that all workers write to with every request would travel from
+/// CPU to CPU.
+#[derive(Debug, Default)]
+pub struct Pages(Arc<PagesConfig>);
+
+impl Pages {
+    pub(super) fn of(pages: &Arc<PagesConfig>) -> Rc<Pages> {
+        thread_local!(static LATEST: RefCell<Rc<Pages>> = RefCell::default());
+        LATEST.with_borrow_mut(|latest| {
+            if !Arc::ptr_eq(&latest.0, pages) {
+                *latest = Rc::new(Pages(pages.clone()));
+            }
+            latest.clone()
+        })
+    }
+}
+
+impl Deref for Pages {
+    type Target = PagesConfig;
+
+    fn deref(&self) -> &PagesConfig {
+        &self.0
+    }
 }
 
 impl Inbound {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::{HeaderValue, Response, header};
 use lb_common::Source;
 
-use crate::config::{Balance, HashKey, RetryConfig, Route, Timeouts};
+use crate::config::{Balance, HashKey, RetryConfig, Route, Timeouts, own_value};
 use crate::pool::{Backend, Gate, InFlight, NoPick, Pool, RoutePlace, Wish, cookies, hash_of};
 use crate::serve::preface::Preface;
 use crate::serve::request::Inbound;
@@ -91,7 +91,7 @@ impl<'a> Target<'a> {
         if headers.get_all(header::CACHE_CONTROL).iter().any(is_for_all) {
             return;
         }
-        headers.append(header::SET_COOKIE, cookie.clone());
+        headers.append(header::SET_COOKIE, own_value(cookie));
         headers.append(header::CACHE_CONTROL, HeaderValue::from_static("private"));
     }
 }

@@ -6,6 +6,9 @@ use lb_policy::{CountedBy, FailedLogins, UnixSeconds};
 use super::who::{Subject, Who};
 use super::window::Counters;
 
+/// What rules call them begins with this.
+pub(super) const FACTS: &str = "signals.failed_logins";
+
 const WINDOW_SECONDS: u64 = 600;
 /// About 100 bytes each.
 const MOST_SUBJECTS: usize = 64 * 1024;

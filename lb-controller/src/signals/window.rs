@@ -1,10 +1,15 @@
 //! How often something happened lately, for many at once, in bounded memory.
 
+use std::convert::Infallible;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lb_policy::UnixSeconds;
-use quick_cache::sync::Cache;
+use quick_cache::DefaultHashBuilder;
+use quick_cache::unsync::Cache;
+
+/// Keys of one shard; fewer would go too soon for those of the same shard.
+const KEYS_OF_A_SHARD: usize = 1_024;
 
 /// Counts events within the last so many seconds, each key for itself.
 ///
@@ -12,8 +17,15 @@ use quick_cache::sync::Cache;
 /// their count.
 pub(super) struct Counters<K> {
     span_seconds: u64,
-    windows: Cache<K, Arc<Mutex<Window>>>,
+    hasher: DefaultHashBuilder,
+    /// Many: workers whose clients are others seldom meet in one.
+    shards: Box<[Shard<K>]>,
 }
+
+/// On cache lines of its own, and one lock for all that one event needs: where two workers count for the same one, that is what
+/// they pass to each other.
+#[repr(align(128))]
+struct Shard<K>(Mutex<Cache<K, Window>>);
 
 /// Events of the running span and of the one before it. What of the latter is still within the window is estimated by
 /// the time that has passed, as if they had come evenly.
@@ -26,24 +38,35 @@ struct Window {
 
 impl<K: Hash + Eq + Clone> Counters<K> {
     pub(super) fn new(span_seconds: u64, most_keys: usize) -> Counters<K> {
-        Counters { span_seconds: span_seconds.max(1), windows: Cache::new(most_keys) }
+        let shards = (most_keys / KEYS_OF_A_SHARD).max(1);
+        let shard = |_| Shard(Mutex::new(Cache::new(most_keys.div_ceil(shards))));
+        Counters {
+            span_seconds: span_seconds.max(1),
+            hasher: DefaultHashBuilder::default(),
+            shards: (0..shards).map(shard).collect(),
+        }
     }
 
     /// Counts one more; returns how many there are with it.
     pub(super) fn add(&self, key: &K, now: UnixSeconds) -> u64 {
-        let fresh = || Ok::<_, std::convert::Infallible>(Arc::default());
-        let Ok(window) = self.windows.get_or_insert_with(key, fresh);
-        let mut window = window.lock().expect("no holder of this lock panics");
+        let mut windows = self.shard(key);
+        let Ok(kept) = windows.get_mut_or_insert_with(key, || Ok::<_, Infallible>(Window::default()));
+        // One that cannot be kept is the first of its kind.
+        let Some(mut window) = kept else { return 1 };
         window.turn_to(now / self.span_seconds);
         window.current = window.current.saturating_add(1);
         window.estimate(now % self.span_seconds, self.span_seconds)
     }
 
     pub(super) fn count(&self, key: &K, now: UnixSeconds) -> u64 {
-        let Some(window) = self.windows.get(key) else { return 0 };
-        let mut window = *window.lock().expect("no holder of this lock panics");
+        let Some(mut window) = self.shard(key).get(key).copied() else { return 0 };
         window.turn_to(now / self.span_seconds);
         window.estimate(now % self.span_seconds, self.span_seconds)
+    }
+
+    fn shard(&self, key: &K) -> MutexGuard<'_, Cache<K, Window>> {
+        let index = self.hasher.hash_one(key) as usize % self.shards.len();
+        self.shards[index].0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

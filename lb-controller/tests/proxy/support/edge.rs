@@ -166,7 +166,7 @@ async fn answer(
 ) -> Result<Response<ResponseBody>, Refusal> {
     let request = guard::check(&state.config, peer, request)?;
     record.set_client(request.client.address);
-    record.set_route("*/**".into());
+    record.set_route(&"*/**".into());
     let permit = permit(&state.config.rules);
     let pool = state.pools.get("web").ok_or(Refusal::NotFound)?;
     let login_over = state.login_over.clone();
