@@ -38,8 +38,8 @@ enum What {
     Capacity,
     /// This proxy beside nginx, HAProxy and Envoy: work per second of CPU, memory and latency; also in target/bench/l7.json
     L7,
-    /// What a request costs this proxy with ten thousand routes, with four thousand backends and with two workers, beside one
-    /// of each; also in target/bench/scale.json
+    /// What a request costs this proxy with ten thousand routes, with ten thousand backends and with two workers, beside
+    /// one of each, and what it costs nginx; also in target/bench/scale.json
     Scale,
     /// This proxy under load of every kind for minutes: fails if its memory or its descriptors grow; also in
     /// target/bench/soak.json

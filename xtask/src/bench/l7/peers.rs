@@ -12,8 +12,9 @@ use crate::paths::{Profile, Workspace};
 use crate::setup::peers as installed;
 
 pub(super) const OURS: &str = "lb";
+pub(super) const NGINX: &str = "nginx";
 /// In the order of the table.
-pub(super) const NAMES: [&str; 4] = [OURS, "nginx", "haproxy", "envoy"];
+pub(super) const NAMES: [&str; 4] = [OURS, NGINX, "haproxy", "envoy"];
 
 pub(super) const BACKEND_PORT: u16 = 18_080;
 pub(super) const DIRECT_PORT: u16 = 18_081;
@@ -44,7 +45,7 @@ fn file_server(home: &Home, name: &str, port: u16, cpus: &str) -> Result<Running
          keepalive_requests 1000000000; keepalive_timeout 600s; }}",
         Home::text(&files)
     );
-    let configuration = home.write(&format!("{name}.conf"), &nginx_conf(home, name, &server))?;
+    let configuration = home.write(&format!("{name}.conf"), &nginx_conf(home, name, 1, &server))?;
     let nginx = installed::nginx(&home.workspace);
     let command = pinned(cpus, &nginx, &["-c", &Home::text(&configuration)]);
     Running::start(command, port, &home.path(&format!("{name}.log")))
@@ -58,8 +59,11 @@ pub(super) fn ours(workspace: &Workspace, home: &Home) -> Result<Subject> {
     Variant::plain(home, OURS, FIRST_PORT).start(workspace, home)
 }
 
-/// This proxy, as the table has it or with more of something.
+/// This proxy or nginx, as the table has it or with more of something.
+#[derive(Clone)]
 pub(super) struct Variant {
+    /// One of [`NAMES`].
+    pub(super) proxy: &'static str,
     pub(super) name: &'static str,
     pub(super) port: u16,
     /// As taskset takes them.
@@ -73,32 +77,43 @@ pub(super) struct Variant {
 }
 
 impl Variant {
-    pub(super) fn plain(home: &Home, name: &'static str, port: u16) -> Variant {
-        Variant { name, port, cpus: home.proxy_cpu.to_owned(), workers: 1, routes: 0, backends: 1, is_checked: true }
+    pub(super) fn plain(home: &Home, proxy: &'static str, port: u16) -> Variant {
+        let cpus = home.proxy_cpu.to_owned();
+        Variant { proxy, name: proxy, port, cpus, workers: 1, routes: 0, backends: 1, is_checked: true }
     }
 
     pub(super) fn start(&self, workspace: &Workspace, home: &Home) -> Result<Subject> {
         ensure_free(self.port)?;
-        let (program, arguments) = lb(workspace, home, self)?;
-        let cpus = self.cpus.clone();
-        Subject::new(self.name, self.port, home.path(&format!("{}.log", self.name)), move || {
-            pinned(&cpus, &program, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+        let (program, arguments) = match self.proxy {
+            NGINX => nginx(workspace, home, self)?,
+            _ => lb(workspace, home, self)?,
+        };
+        subject(home, (self.name, self.port), self.cpus.clone(), (program, arguments))
+    }
+
+    /// All over 127/8.
+    fn backend_addresses(&self) -> impl Iterator<Item = String> {
+        (1..=self.backends).map(|number| {
+            let [_, b, c, d] = number.to_be_bytes();
+            format!("127.{b}.{c}.{d}:{BACKEND_PORT}")
         })
     }
 }
 
 fn start(workspace: &Workspace, home: &Home, name: &'static str, port: u16) -> Result<Subject> {
     ensure_free(port)?;
-    let (program, arguments) = match name {
-        OURS => return Variant::plain(home, OURS, port).start(workspace, home),
-        "nginx" => nginx(workspace, home, port)?,
+    let invocation = match name {
+        OURS | NGINX => return Variant::plain(home, name, port).start(workspace, home),
         "haproxy" => haproxy(workspace, home, port)?,
         _ => envoy(workspace, home, port)?,
     };
-    let cpu = home.proxy_cpu;
-    let log = home.path(&format!("{name}.log"));
-    Subject::new(name, port, log, move || {
-        pinned(cpu, &program, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    subject(home, (name, port), home.proxy_cpu.to_owned(), invocation)
+}
+
+fn subject(home: &Home, (name, port): (&'static str, u16), cpus: String, invocation: Invocation) -> Result<Subject> {
+    let (program, arguments) = invocation;
+    Subject::new(name, port, home.path(&format!("{name}.log")), move || {
+        pinned(&cpus, &program, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
     })
 }
 
@@ -106,13 +121,10 @@ type Invocation = (std::path::PathBuf, Vec<String>);
 
 /// With what makes it more than a proxy turned on: routes, rules, rates, sessions, metrics and the access log.
 fn lb(workspace: &Workspace, home: &Home, variant: &Variant) -> Result<Invocation> {
-    let Variant { name, port, workers, routes, backends, .. } = variant;
+    let Variant { name, port, workers, routes, .. } = variant;
     let routes = (0..*routes)
         .map(|number| format!("  - {{host: h{}.example, path: /part{number}/items/*, pool: files}}\n", number % 100));
-    let backends = (0..*backends).map(|number| {
-        let [_, b, c, d] = (number + 1).to_be_bytes();
-        format!("\"127.{b}.{c}.{d}:{BACKEND_PORT}\"")
-    });
+    let backends: Vec<String> = variant.backend_addresses().map(|address| format!("\"{address}\"")).collect();
     let configuration = format!(
         "state_dir: {state}
 metrics: 127.0.0.1:{metrics_port}
@@ -133,9 +145,9 @@ rules:
         metrics_port = port + METRICS_ABOVE,
         certificate = Home::text(&home.path("cert.pem")),
         key = Home::text(&home.path("key.pem")),
-        // Checks of thousands would be what is measured.
-        health = if variant.is_checked { ", health: {path: /healthz}" } else { "" },
-        backends = backends.collect::<Vec<_>>().join(", "),
+        // Checks of thousands would be what is measured; nginx makes none.
+        health = if variant.is_checked { ", health: {path: /healthz}" } else { ", health: {kind: tcp, interval: 1h}" },
+        backends = backends.join(", "),
         routes = routes.collect::<String>(),
     );
     let configuration = home.write(&format!("{name}.yaml"), &configuration)?;
@@ -148,9 +160,15 @@ rules:
     Ok((workspace.binary("lb-controller", Profile::Release), arguments))
 }
 
-fn nginx(workspace: &Workspace, home: &Home, port: u16) -> Result<Invocation> {
+/// What it has to find a route and a backend with among thousands: a tree of locations, and two backends at random instead of a
+/// look at all of them.
+fn nginx(workspace: &Workspace, home: &Home, variant: &Variant) -> Result<Invocation> {
+    let Variant { name, port, .. } = variant;
+    let servers: String = variant.backend_addresses().map(|address| format!("server {address}; ")).collect();
+    let locations =
+        (0..variant.routes).map(|number| format!("    location /part{number}/items/ {{ proxy_pass http://files; }}\n"));
     let server = format!(
-        "upstream files {{ server 127.0.0.1:{BACKEND_PORT}; keepalive 256; keepalive_requests 1000000000; }}
+        "upstream files {{ {balance}{servers}keepalive {kept}; keepalive_requests 1000000000; }}
   server {{
     listen 127.0.0.1:{port} ssl http2;
     ssl_protocols TLSv1.3;
@@ -158,32 +176,33 @@ fn nginx(workspace: &Workspace, home: &Home, port: u16) -> Result<Invocation> {
     ssl_certificate_key {key};
     keepalive_requests 1000000000;
     access_log {log} combined buffer=32k flush=1s;
-    location / {{
-      proxy_pass http://files;
-      proxy_http_version 1.1;
-      proxy_set_header Connection \"\";
-      proxy_set_header Host $host;
-      proxy_set_header X-Forwarded-For $remote_addr;
-    }}
+    proxy_http_version 1.1;
+    proxy_set_header Connection \"\";
+    proxy_set_header Host $host;
+    proxy_set_header X-Forwarded-For $remote_addr;
+{locations}    location / {{ proxy_pass http://files; }}
   }}",
+        balance = if variant.backends > 1 { "random two least_conn; " } else { "" },
+        kept = 256.max(2 * variant.backends),
+        locations = locations.collect::<String>(),
         certificate = Home::text(&home.path("cert.pem")),
         key = Home::text(&home.path("key.pem")),
-        log = Home::text(&home.path("nginx.access.log")),
+        log = Home::text(&home.path(&format!("{name}.access.log"))),
     );
-    let configuration = home.write("nginx.conf", &nginx_conf(home, "nginx", &server))?;
+    let configuration = home.write(&format!("{name}.conf"), &nginx_conf(home, name, variant.workers, &server))?;
     Ok((installed::nginx(workspace), vec!["-c".to_owned(), Home::text(&configuration)]))
 }
 
-fn nginx_conf(home: &Home, name: &str, http: &str) -> String {
+fn nginx_conf(home: &Home, name: &str, workers: u32, http: &str) -> String {
     let temporary = |what: &str| format!("{what}_temp_path {};", Home::text(&home.path(&format!("{name}.{what}"))));
     let temporaries = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(temporary).concat();
     format!(
         "daemon off;
-worker_processes 1;
+worker_processes {workers};
 pid {pid};
 error_log {log} warn;
 worker_rlimit_nofile 65536;
-events {{ worker_connections 32768; }}
+events {{ worker_connections 65536; }}
 http {{
   {temporaries}
   sendfile on;
