@@ -51,6 +51,8 @@ enum What {
     Policy,
 }
 
+pub(crate) use l7::train;
+
 pub(crate) fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::find()?;
     let json = workspace.target.join("bench/l4.json");

@@ -1,7 +1,8 @@
 //! `cargo xtask build`: the eBPF object, then the controller that carries it.
 
-use std::fs;
 use std::path::Path;
+use std::process::Command;
+use std::{env, fs};
 
 use anyhow::{Context, Result};
 
@@ -38,7 +39,43 @@ pub(crate) fn with_tests(workspace: &Workspace, purpose: Purpose) -> Result<()> 
 fn build(workspace: &Workspace, purpose: Purpose, profile: Profile, targets: &[&str]) -> Result<()> {
     let linker = setup::ensure(workspace, purpose)?;
     ebpf_object(workspace, &linker)?;
-    binaries(workspace, profile, targets)
+    let mut cargo = binaries(workspace, profile, targets);
+    let about = match profile {
+        Profile::Dev => "about 4 minutes the first time, then seconds",
+        Profile::Release => "about 8 minutes the first time",
+    };
+    if profile == Profile::Release && workspace.trained_profile().is_file() {
+        // Code that has changed since it was made is no mistake to be told of.
+        let profile = format!("-Cprofile-use={}", workspace.trained_profile().display());
+        add_flags(&mut cargo, &[&profile, "-Cllvm-args=-no-pgo-warn-mismatch"]);
+    }
+    run::timed("Building the controller", about, || run::run(&mut cargo, "see the compiler's message above"))
+}
+
+/// A release build that counts how often each of its branches is taken, in a target folder of its own. Returns the workspace
+/// with that.
+pub(crate) fn counting(workspace: &Workspace) -> Result<Workspace> {
+    let linker = setup::ensure(workspace, Purpose::Build)?;
+    ebpf_object(workspace, &linker)?;
+    let training = workspace.with_target("training");
+    let mut cargo = binaries(workspace, Profile::Release, &["--bins"]);
+    cargo.arg("--target-dir").arg(&training.target);
+    add_flags(&mut cargo, &["-Cprofile-generate"]);
+    // Macros and build scripts count as well, to nobody's use.
+    cargo.env("LLVM_PROFILE_FILE", "/dev/null");
+    run::timed("Building a controller that counts", "about 10 minutes the first time", || {
+        run::run(&mut cargo, "see the compiler's message above")
+    })?;
+    Ok(training)
+}
+
+/// Beside those that the user wants for every build. They are divided by 0x1f, which survives spaces in paths.
+fn add_flags(cargo: &mut Command, flags: &[&str]) {
+    let present = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_else(|_| {
+        env::var("RUSTFLAGS").unwrap_or_default().split_whitespace().collect::<Vec<_>>().join("\x1f")
+    });
+    let all: Vec<&str> = present.split('\x1f').filter(|flag| !flag.is_empty()).chain(flags.iter().copied()).collect();
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", all.join("\x1f"));
 }
 
 /// Compiles lb-ebpf for the kernel with the workspace's own stable toolchain.
@@ -78,15 +115,11 @@ fn publish(built: &Path, published: &Path) -> Result<()> {
 
 /// Always the whole workspace: another selection of packages would mean other features of shared dependencies, and
 /// compiling them anew at every turn. Not xtask, which is running.
-fn binaries(workspace: &Workspace, profile: Profile, targets: &[&str]) -> Result<()> {
+fn binaries(workspace: &Workspace, profile: Profile, targets: &[&str]) -> Command {
     let mut cargo = workspace.cargo();
     cargo.args(["build", "--workspace", "--exclude", "xtask"]).args(targets);
-    let about = match profile {
-        Profile::Dev => "about 4 minutes the first time, then seconds",
-        Profile::Release => "about 8 minutes the first time",
-    };
     if profile == Profile::Release {
         cargo.arg("--release");
     }
-    run::timed("Building the controller", about, || run::run(&mut cargo, "see the compiler's message above"))
+    cargo
 }

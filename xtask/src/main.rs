@@ -11,6 +11,7 @@ mod run;
 mod setup;
 mod test;
 mod tidy;
+mod train;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Measure, and print numbers to compare
     Bench(bench::Args),
+    /// Learn where the controller spends its time, for the optimiser of release builds: writes lb-controller/trained.profdata
+    Train,
     /// Check the house rules: sizes, permitted edges between modules, no loose ends
     Tidy,
 }
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Ci(args) => ci::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Train => train::run(),
         Command::Tidy => tidy::run(),
     };
     match done {

@@ -14,6 +14,8 @@ pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
     /// Where cargo builds: `target` unless `CARGO_TARGET_DIR` or a cargo configuration file says otherwise.
     pub(crate) target: PathBuf,
+    /// Tools built for this project alone; nothing is put into the user's `~/.cargo/bin`.
+    tools: PathBuf,
 }
 
 impl Workspace {
@@ -25,7 +27,18 @@ impl Workspace {
         let folder = |key: &str| -> Result<PathBuf> {
             Ok(metadata[key].as_str().with_context(|| format!("`cargo metadata` names no {key}"))?.into())
         };
-        Ok(Workspace { root: folder("workspace_root")?, target: folder("target_directory")? })
+        let target = folder("target_directory")?;
+        Ok(Workspace { root: folder("workspace_root")?, tools: target.join("tools"), target })
+    }
+
+    /// The same with another target folder, for builds with other flags, which would rebuild everything at each turn.
+    pub(crate) fn with_target(&self, name: &str) -> Workspace {
+        Workspace { target: self.target.join(name), ..self.clone() }
+    }
+
+    /// Where a controller under load spends its time; see `cargo xtask train`.
+    pub(crate) fn trained_profile(&self) -> PathBuf {
+        self.root.join("lb-controller/trained.profdata")
     }
 
     /// A `cargo` that runs at the workspace's root.
@@ -33,9 +46,8 @@ impl Workspace {
         cargo_in(&self.root)
     }
 
-    /// Tools built for this project alone; nothing is put into the user's `~/.cargo/bin`.
     pub(crate) fn tools(&self) -> PathBuf {
-        self.target.join("tools")
+        self.tools.clone()
     }
 
     /// The eBPF object that the controller's build picks up.

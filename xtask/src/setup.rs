@@ -95,6 +95,17 @@ pub(crate) fn ensure_for_l7_bench(workspace: &Workspace) -> Result<()> {
     peers::ensure(workspace)
 }
 
+/// What loads a controller that counts, and what reads its counts.
+pub(crate) fn ensure_for_training(workspace: &Workspace) -> Result<()> {
+    ensure_for_l7_bench(workspace)?;
+    toolchain::ensure(workspace, &["llvm-tools"])
+}
+
+/// Merges what programs have counted.
+pub(crate) fn profile_tool(workspace: &Workspace) -> Result<PathBuf> {
+    toolchain::Compiler::probe(workspace)?.tool("llvm-profdata")
+}
+
 /// Adds the toolchain's own tools that `cargo xtask ci` calls.
 pub(crate) fn ensure_checkers(workspace: &Workspace) -> Result<()> {
     toolchain::ensure(workspace, &["clippy", "rustfmt"])

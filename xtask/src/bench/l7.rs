@@ -12,6 +12,7 @@ mod report;
 mod scale;
 mod soak;
 mod subject;
+mod training;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,6 +28,7 @@ use subject::Subject;
 
 pub(super) use scale::run as scale;
 pub(super) use soak::run as soak;
+pub(crate) use training::run as train;
 
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "l7")]

@@ -1,5 +1,6 @@
 //! Components of the pinned Rust toolchain.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -28,6 +29,11 @@ impl Compiler {
         let sysroot = rustc(workspace, &["--print", "sysroot"])?.trim().into();
         Ok(Compiler { version_text, llvm, sysroot })
     }
+
+    /// A program of the component llvm-tools.
+    pub(crate) fn tool(&self, name: &str) -> Result<PathBuf> {
+        tool(&self.sysroot, name).with_context(|| format!("the Rust toolchain has no {name}"))
+    }
 }
 
 /// Adds the components of the pinned toolchain that are missing. A toolchain that was installed before
@@ -49,9 +55,17 @@ fn is_installed(sysroot: &Path, component: &str) -> bool {
         "rust-src" => "lib/rustlib/src/rust/library/core/src/lib.rs",
         "clippy" => "bin/cargo-clippy",
         "rustfmt" => "bin/rustfmt",
+        "llvm-tools" => return tool(sysroot, "llvm-profdata").is_some(),
         _ => return false,
     };
     sysroot.join(evidence).is_file()
+}
+
+/// In a folder that is named after the machine.
+fn tool(sysroot: &Path, name: &str) -> Option<PathBuf> {
+    let folders = fs::read_dir(sysroot.join("lib/rustlib")).ok()?;
+    let mut programs = folders.filter_map(|entry| Some(entry.ok()?.path().join("bin").join(name)));
+    programs.find(|program| program.is_file())
 }
 
 fn rustc(workspace: &Workspace, args: &[&str]) -> Result<String> {

@@ -74,12 +74,14 @@ pub(super) struct Variant {
     /// Of the pool that is asked, all of which are the same server.
     pub(super) backends: u32,
     pub(super) is_checked: bool,
+    /// Where one that counts its branches writes to, as the compiler's runtime takes it.
+    pub(super) counts: Option<String>,
 }
 
 impl Variant {
     pub(super) fn plain(home: &Home, proxy: &'static str, port: u16) -> Variant {
         let cpus = home.proxy_cpu.to_owned();
-        Variant { proxy, name: proxy, port, cpus, workers: 1, routes: 0, backends: 1, is_checked: true }
+        Variant { proxy, name: proxy, port, cpus, workers: 1, routes: 0, backends: 1, is_checked: true, counts: None }
     }
 
     pub(super) fn start(&self, workspace: &Workspace, home: &Home) -> Result<Subject> {
@@ -88,7 +90,12 @@ impl Variant {
             NGINX => nginx(workspace, home, self)?,
             _ => lb(workspace, home, self)?,
         };
-        subject(home, (self.name, self.port), self.cpus.clone(), (program, arguments))
+        let (cpus, counts) = (self.cpus.clone(), self.counts.clone());
+        Subject::new(self.name, self.port, home.path(&format!("{}.log", self.name)), move || {
+            let mut command = pinned(&cpus, &program, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+            command.envs(counts.iter().map(|file| ("LLVM_PROFILE_FILE", file)));
+            command
+        })
     }
 
     /// All over 127/8.
@@ -107,13 +114,9 @@ fn start(workspace: &Workspace, home: &Home, name: &'static str, port: u16) -> R
         "haproxy" => haproxy(workspace, home, port)?,
         _ => envoy(workspace, home, port)?,
     };
-    subject(home, (name, port), home.proxy_cpu.to_owned(), invocation)
-}
-
-fn subject(home: &Home, (name, port): (&'static str, u16), cpus: String, invocation: Invocation) -> Result<Subject> {
-    let (program, arguments) = invocation;
+    let ((program, arguments), cpu) = (invocation, home.proxy_cpu);
     Subject::new(name, port, home.path(&format!("{name}.log")), move || {
-        pinned(&cpus, &program, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+        pinned(cpu, &program, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
     })
 }
 
