@@ -39,7 +39,7 @@ fn systemd_starts_the_unit_exchanges_its_process_restarts_it_and_stops_it_with_x
     let second = main()?;
     ensure!(second != first && is_active(&manager)?, "{first} {second}");
     let status: serde_json::Value = serde_json::from_str(&manager.run(&["lb-controller", "status", "--json"])?)?;
-    ensure!(status["controller"]["pid"].to_string() == second, "{second} is not {status}");
+    ensure!(status["controller"]["pid"] == second.parse::<u64>()?, "{second} is not {status}");
 
     // A program that does not start: the reload fails, and nothing else does.
     manager.run(&["mv", "/usr/local/bin/lb-controller", "/usr/local/bin/good"])?;
