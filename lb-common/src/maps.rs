@@ -252,7 +252,7 @@ mod tests {
     fn a_field_renamed_or_moved_without_a_change_of_size_is_seen_by_the_layout() {
         let control = DEFINITIONS.iter().find(|text| text.starts_with("Control ")).expect("defined");
         assert!(
-            control.starts_with("Control active_table:u32 unused:u32 any_vip_prefixes:[u32; 2] seeds:[u64; 2]"),
+            control.starts_with("Control active_table:u32 backends_end:u32 any_vip_prefixes:[u32; 2] seeds:[u64; 2]"),
             "{control}"
         );
     }

@@ -46,7 +46,8 @@ shared_types! {
     pub struct Control {
         /// Which of the two tables in `SERVICES` is live: 0 or 1.
         pub active_table: u32,
-        pub unused: u32,
+        /// One more than the last element of `BACKENDS` that was ever in use: who lists them stops there.
+        pub backends_end: u32,
         /// For each table: non-zero while a prefix is a VIP, so that otherwise no packet costs a lookup in `VIP_PREFIXES`.
         pub any_vip_prefixes: [u32; 2],
         /// The seed of each table, chosen by user space so that every key found a slot.

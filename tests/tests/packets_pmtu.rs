@@ -1,6 +1,8 @@
 //! Packets that do not fit somewhere on their way to or from a backend: errors find the backend whose packet was too big,
 //! and senders of what is too big for the way to a backend are told.
 
+use std::time::{Duration, Instant};
+
 use lb_datapath::{BackendState, Desired, Forward, Verdict};
 use lb_tests::forwarding_link::{EDGE_4, EDGE_6, EDGE_MAC, VIP_4, VIP_6, backend_mac, desired, edge, with_forwarding};
 use lb_tests::level::has_root;
@@ -263,9 +265,15 @@ fn nobody_is_told_about_later_fragments_nor_at_an_address_that_is_no_hosts() {
         let fits_bytes = MTU_BYTES - outer_bytes;
         let first = Packet::new(CLIENT_4, WEB_4).udp().data(1592).ipv4_fragment(0, true).udp_length(4000).build();
         let expected = (answered(1620), told(&first, fits_bytes, 0));
-        assert_eq!(bench.judge_and_send(&first), expected, "the first fragment");
         let later = Packet::new(CLIENT_4, WEB_4).protocol(17).data(1600).ipv4_fragment(200, true).build();
-        assert_eq!(bench.judge_and_send(&later).0, unanswered(1620), "a later one");
+        // A first fragment is remembered for two seconds, which a busy machine may take for the two.
+        let later_in_time = (0..10).find_map(|_| {
+            let begun = Instant::now();
+            assert_eq!(bench.judge_and_send(&first), expected, "the first fragment");
+            let judged = bench.judge_and_send(&later).0;
+            (begun.elapsed() < Duration::from_secs(1)).then_some(judged)
+        });
+        assert_eq!(later_in_time, Some(unanswered(1620)), "a later one");
         for (source, vip) in [
             ("0.0.0.0:1", WEB_4),
             ("127.0.0.1:1", WEB_4),

@@ -154,7 +154,13 @@ impl Datapath {
             MapOp::FreeService { service } => free_service(maps, *service)?,
             MapOp::NamePool { pool, name } => maps.pool_names.set((*pool).into(), name)?,
             MapOp::FreePool { pool } => maps.pool_names.set((*pool).into(), &NO_NAME)?,
-            MapOp::SetBackend { slot, entry } => set_backend(maps, *slot, entry, &self.state.backends[*slot as usize])?,
+            MapOp::SetBackend { slot, entry } => {
+                if *slot >= self.control.backends_end {
+                    self.control.backends_end = *slot + 1;
+                    maps.control.set(0, &self.control)?;
+                }
+                set_backend(maps, *slot, entry, &self.state.backends[*slot as usize])?;
+            }
             MapOp::SetServerId { key, backend } => maps.server_ids.set(key, *backend)?,
             MapOp::RemoveServerId { key } => maps.server_ids.remove(key)?,
             MapOp::SetTier { tier } => tunnels::set(maps, tier.as_ref())?,

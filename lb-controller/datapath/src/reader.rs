@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lb_common::Source;
+use lb_common::maps::MAX_BACKENDS;
 use lb_common::quic::ServerId;
 use lb_common::rate::Dimension;
 use lb_common::service::{ENDPOINT, PREFIX_ENDPOINT, PREFIX_WHOLE, WHOLE_ADDRESS};
@@ -210,8 +211,9 @@ impl Reader {
     pub fn backends(&self) -> Result<Vec<BackendStatus>, MapError> {
         let pools = self.maps.pool_names.all()?;
         let mut server_ids = server_ids_by_slot(&self.maps.server_ids.all()?);
+        let end = self.maps.control.get(0)?.backends_end.min(MAX_BACKENDS as u32);
         let mut backends = Vec::new();
-        for (slot, entry) in (0..).zip(self.maps.backends.all()?) {
+        for (slot, entry) in (0..).zip(self.maps.backends.range(0..end)?) {
             let Some(state) = BackendState::from_number(entry.state) else {
                 continue;
             };
