@@ -265,8 +265,8 @@ async fn an_edge_that_starts_or_is_upgraded_without_a_name_server_has_the_backen
     let load = Load::begin(&stage.client(), "/open/orders", 2);
     load.goes_on(200)?;
     stage.edge.upgrade()?;
-    stage.has(&[1, 2]).await?;
     load.goes_on(200)?;
+    stage.has(&[1, 2]).await?;
     let outcome = load.finish()?;
     ensure!(outcome.failed == 0, "{outcome:?}");
     stage.edge.restart()?;

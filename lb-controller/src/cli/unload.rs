@@ -19,8 +19,12 @@ pub(super) fn run(instance: &Instance, _: Arguments) -> Result<(), Failure> {
             );
             return Err(Failure::new(ExitKind::AlreadyRunning, why));
         }
-        // One that was killed left its socket, and with it the runtime folder.
-        Err(AskError::NotRunning { socket }) => drop(std::fs::remove_file(socket)),
+        // One that was killed left its sockets, and with them the runtime folder.
+        Err(AskError::NotRunning { socket }) => {
+            for socket in [socket, instance.handover_socket()] {
+                let _ = std::fs::remove_file(socket);
+            }
+        }
         _ => {}
     }
     let removed = lb_datapath::unload(&instance.pin_root(), &instance.runtime_dir())

@@ -11,8 +11,7 @@ use tokio::sync::Notify;
 
 use lines::{Lines, Ticket};
 
-/// Those that wait look for themselves this often, whatever they are told: a backend may have come back, or a limit been
-/// raised.
+/// Whoever is next looks this often, told or not: a backend may have come back, or a limit been raised.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Who waits for one pool, across its configurations and all workers: a line for each source, and the sources take turns
@@ -41,6 +40,8 @@ pub(super) struct Place<'a> {
     bell: Arc<Bell>,
     /// Nobody waited before.
     is_first: bool,
+    /// It found room that nobody had told of: there may be more.
+    passes_on: bool,
 }
 
 impl Queue {
@@ -70,7 +71,7 @@ impl Queue {
         }
         let ticket = lines.enter(source, bell.clone());
         drop(lines);
-        Some(Place { queue: self, source, ticket, bell, is_first: before == 0 })
+        Some(Place { queue: self, source, ticket, bell, is_first: before == 0, passes_on: false })
     }
 
     fn lines(&self) -> MutexGuard<'_, Lines<Arc<Bell>>> {
@@ -85,20 +86,23 @@ fn ring_next(lines: &mut Lines<Arc<Bell>>) {
 }
 
 impl Place<'_> {
-    /// Tries until `attempt` says that it is done. Who comes later does not try before it was told, or others were for long
-    /// enough. `None`: it was sent away for somebody else.
+    /// Tries until `attempt` says that it is done. Who is not next does not try before it was told: it would take the room that
+    /// somebody else was told of. `None`: it was sent away for somebody else.
     pub(super) async fn wait<T>(mut self, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
         let mut is_my_turn = self.is_first;
         loop {
             if is_my_turn && let Some(done) = attempt() {
                 return Some(done);
             }
-            // Elapsed or told: either is a reason to try.
-            let told = tokio::time::timeout(LOOK_EVERY, self.bell.rings.notified()).await;
-            if told.is_ok() && !self.line_up() {
-                return None;
+            self.passes_on = false;
+            match tokio::time::timeout(LOOK_EVERY, self.bell.rings.notified()).await {
+                Ok(()) if !self.line_up() => return None,
+                Ok(()) => is_my_turn = true,
+                Err(_) => {
+                    is_my_turn = self.queue.lines().is_next(self.source, self.ticket);
+                    self.passes_on = is_my_turn;
+                }
             }
-            is_my_turn = true;
         }
     }
 
@@ -109,6 +113,7 @@ impl Place<'_> {
         if self.bell.is_sent_away.load(Ordering::Relaxed) {
             return false;
         }
+        lines.heard();
         self.ticket = lines.enter(self.source, self.bell.clone());
         true
     }
@@ -121,8 +126,12 @@ impl Drop for Place<'_> {
             return;
         }
         self.queue.waiting.fetch_sub(1, Ordering::SeqCst);
+        let was_told = !lines.leave(self.source, self.ticket);
+        if was_told {
+            lines.heard();
+        }
         // It was told, and tries no more: whoever is next may.
-        if !lines.leave(self.source, self.ticket) {
+        if was_told || self.passes_on {
             ring_next(&mut lines);
         }
     }

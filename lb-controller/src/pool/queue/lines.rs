@@ -18,6 +18,8 @@ pub(super) struct Lines<Who> {
     longest: Option<Source>,
     /// Of tickets and turns.
     next: u64,
+    /// Who was called, and not heard of since.
+    called: usize,
 }
 
 #[derive(Debug)]
@@ -29,7 +31,7 @@ struct Line<Who> {
 
 impl<Who> Default for Lines<Who> {
     fn default() -> Lines<Who> {
-        Lines { lines: HashMap::new(), turns: BTreeMap::new(), longest: None, next: 0 }
+        Lines { lines: HashMap::new(), turns: BTreeMap::new(), longest: None, next: 0, called: 0 }
     }
 }
 
@@ -60,7 +62,19 @@ impl<Who> Lines<Who> {
             self.next += 1;
             self.turns.insert(line.turn, source);
         }
+        self.called += 1;
         Some(who)
+    }
+
+    /// Who was called tries, or has gone.
+    pub(super) fn heard(&mut self) {
+        self.called = self.called.saturating_sub(1);
+    }
+
+    /// Whether it would be called next, and nobody is on the way before it.
+    pub(super) fn is_next(&self, source: Source, ticket: Ticket) -> bool {
+        let next = || self.lines.get(self.turns.values().next()?)?.places.keys().next();
+        self.called == 0 && self.turns.values().next() == Some(&source) && next() == Some(&ticket)
     }
 
     /// Whether it was there still.
@@ -134,7 +148,8 @@ mod tests {
     fn who_comes_late_waits_for_one_turn_of_each_other_source() {
         let (mut lines, _) = lines(&["a1", "a2", "a3", "a4"]);
         assert_eq!(lines.call(), Some("a1"));
-        lines.enter(source("b1"), "b1");
+        let ticket = lines.enter(source("b1"), "b1");
+        assert!(!lines.is_next(source("b1"), ticket));
         assert_eq!(rest(lines), "a2 b1 a3 a4");
     }
 
