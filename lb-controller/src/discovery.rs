@@ -20,7 +20,7 @@ use lb_common::maps::MAX_BACKENDS;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::config::{BackendOrigin, Config, DiscoverConfig, DiscoverFrom};
+use crate::config::{BackendConfig, BackendOrigin, Config, DiscoverConfig, DiscoverFrom};
 use crate::report::DiscoveredPool;
 use found::{Asked, Found, Outcome};
 
@@ -227,24 +227,33 @@ impl Shared {
 
     /// When to ask again, and whether pools are to be put together anew.
     fn take(&self, pool: &str, wanted: &DiscoverConfig, asked: Asked) -> (Duration, bool) {
-        let config = self.config();
+        // Before the lock, which others wait for: the disk may be slow.
+        let kept = self.keep_or_recall(pool, wanted, &asked.outcome);
         let mut all = self.discovered.0.lock().unwrap_or_else(PoisonError::into_inner);
         let found = all.entry(pool.to_owned()).or_insert_with(|| Found::new(wanted.clone()));
-        if let DiscoverFrom::Dns(question) = &wanted.from {
-            match &asked.outcome {
-                Outcome::Failed(_) if found.knows_nothing() => {
-                    let records = memory::recall(&config.state_dir, pool, question);
-                    found.remember(pool, asked.at, dns::backends(&records, question, pool, &config).0);
-                }
-                Outcome::Backends(backends) => {
-                    if let Err(error) = memory::keep(&config.state_dir, pool, question, backends) {
-                        tracing::warn!(pool, %error, "what was found cannot be kept for the next start");
-                    }
-                }
-                Outcome::Failed(_) | Outcome::Unchanged => {}
-            }
+        if found.knows_nothing() {
+            found.remember(pool, asked.at, kept);
         }
         found.take(pool, asked)
+    }
+
+    /// Keeps what a name server answered for the next start. Where it did not answer: what it did before, judged anew.
+    fn keep_or_recall(&self, pool: &str, wanted: &DiscoverConfig, outcome: &Outcome) -> Vec<BackendConfig> {
+        let DiscoverFrom::Dns(question) = &wanted.from else { return Vec::new() };
+        let (config, asked_for) = (self.config(), wanted.from.to_string());
+        match outcome {
+            Outcome::Backends(backends) => {
+                if let Err(error) = memory::keep(&config.state_dir, pool, &asked_for, backends) {
+                    tracing::warn!(pool, %error, "what was found cannot be kept for the next start");
+                }
+                Vec::new()
+            }
+            Outcome::Failed(_) => {
+                let records = memory::recall(&config.state_dir, pool, &asked_for);
+                dns::backends(&records, question, pool, &config).0
+            }
+            Outcome::Unchanged => Vec::new(),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::dns::Answered;
-use crate::config::{BackendConfig, DnsQuestion};
+use crate::config::BackendConfig;
 
 /// Room for as many backends as a pool may have, and no more: the file is ours, but a disk may bring back anything.
 const MOST_BYTES: u64 = 4 * 1024 * 1024;
@@ -32,9 +32,9 @@ struct KeptBackend {
 /// Writes what was found, unless it stands there already.
 ///
 /// Errors: the disk's. What stood there before still does.
-pub(super) fn keep(state_dir: &Path, pool: &str, question: &DnsQuestion, backends: &[BackendConfig]) -> io::Result<()> {
+pub(super) fn keep(state_dir: &Path, pool: &str, question: &str, backends: &[BackendConfig]) -> io::Result<()> {
     let backend = |one: &BackendConfig| KeptBackend { address: one.address, weight: one.weight, backup: one.backup };
-    let kept = Kept { question: name_of(question), backends: backends.iter().map(backend).collect() };
+    let kept = Kept { question: question.to_owned(), backends: backends.iter().map(backend).collect() };
     let file = file(state_dir, pool);
     if read(&file).is_some_and(|present| present == kept) {
         return Ok(());
@@ -48,18 +48,14 @@ pub(super) fn keep(state_dir: &Path, pool: &str, question: &DnsQuestion, backend
 }
 
 /// What was found last, to be judged anew; empty when there is nothing, or it was found for another question.
-pub(super) fn recall(state_dir: &Path, pool: &str, question: &DnsQuestion) -> Vec<Answered> {
-    let kept = read(&file(state_dir, pool)).filter(|kept| kept.question == name_of(question));
+pub(super) fn recall(state_dir: &Path, pool: &str, question: &str) -> Vec<Answered> {
+    let kept = read(&file(state_dir, pool)).filter(|kept| kept.question == question);
     let answered = |backend: KeptBackend| Answered {
         address: backend.address,
         priority: backend.backup.into(),
         weight: backend.weight.into(),
     };
     kept.map_or_else(Vec::new, |kept| kept.backends.into_iter().map(answered).collect())
-}
-
-fn name_of(question: &DnsQuestion) -> String {
-    format!("{:?} {}", question.kind, question.name)
 }
 
 /// Names of pools have no slash.
@@ -75,35 +71,20 @@ fn read(file: &Path) -> Option<Kept> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::config::DnsKind;
-
-    fn question(name: &str) -> DnsQuestion {
-        let (servers, [minimum_ttl, maximum_ttl]) = (Vec::new(), [Duration::from_secs(5); 2]);
-        DnsQuestion {
-            name: name.into(),
-            kind: DnsKind::Services,
-            servers,
-            minimum_ttl,
-            maximum_ttl,
-            allow_local: false,
-        }
-    }
 
     #[test]
     fn what_was_found_for_a_question_is_known_later_and_for_that_question_alone() {
         let folder = tempfile::tempdir().unwrap();
         let state_dir = folder.path().join("state");
-        let recall = |pool, name| recall(&state_dir, pool, &question(name));
+        let recall = |pool, name| recall(&state_dir, pool, name);
         assert_eq!(recall("shop", "shop.example"), []);
         let backend = BackendConfig { weight: 7, backup: 2, ..SocketAddr::from(([10, 0, 0, 1], 80)).into() };
-        keep(&state_dir, "shop", &question("shop.example"), &[backend]).unwrap();
+        keep(&state_dir, "shop", "shop.example", &[backend]).unwrap();
         let address = ([10, 0, 0, 1], 80).into();
         assert_eq!(recall("shop", "shop.example"), [Answered { address, priority: 2, weight: 7 }]);
         assert_eq!((recall("shop", "other.example"), recall("other", "shop.example")), (vec![], vec![]));
-        for broken in ["", "{}", "{\"question\": \"Services shop.example\", \"backends\": [{\"address\": \"x\"}]}"] {
+        for broken in ["", "{}", "{\"question\": \"shop.example\", \"backends\": [{\"address\": \"x\"}]}"] {
             fs::write(file(&state_dir, "shop"), broken).unwrap();
             assert_eq!(recall("shop", "shop.example"), [], "{broken}");
         }

@@ -29,6 +29,8 @@ struct Bell {
     rings: Notify,
     /// It has no place any more. Written and read under the lock of the lines.
     is_sent_away: AtomicBool,
+    /// Somebody found room that nobody had told of: there may be more. Likewise.
+    is_of_more: AtomicBool,
 }
 
 /// A place in the line of its source, given back when dropped.
@@ -40,7 +42,7 @@ pub(super) struct Place<'a> {
     bell: Arc<Bell>,
     /// Nobody waited before.
     is_first: bool,
-    /// It found room that nobody had told of: there may be more.
+    /// If it finds room now, there may be more that nobody has told of.
     passes_on: bool,
 }
 
@@ -53,7 +55,7 @@ impl Queue {
     /// Some backend has room for one more.
     pub(super) fn freed(&self) {
         if self.waiting() > 0 {
-            ring_next(&mut self.lines());
+            ring_next(&mut self.lines(), false);
         }
     }
 
@@ -79,8 +81,9 @@ impl Queue {
     }
 }
 
-fn ring_next(lines: &mut Lines<Arc<Bell>>) {
+fn ring_next(lines: &mut Lines<Arc<Bell>>, is_of_more: bool) {
     if let Some(bell) = lines.call() {
+        bell.is_of_more.store(is_of_more, Ordering::Relaxed);
         bell.rings.notify_one();
     }
 }
@@ -114,6 +117,7 @@ impl Place<'_> {
             return false;
         }
         lines.heard();
+        self.passes_on = self.bell.is_of_more.load(Ordering::Relaxed);
         self.ticket = lines.enter(self.source, self.bell.clone());
         true
     }
@@ -127,12 +131,13 @@ impl Drop for Place<'_> {
         }
         self.queue.waiting.fetch_sub(1, Ordering::SeqCst);
         let was_told = !lines.leave(self.source, self.ticket);
+        // It was told, and tries no more: whoever is next may.
         if was_told {
             lines.heard();
+            self.passes_on = self.bell.is_of_more.load(Ordering::Relaxed);
         }
-        // It was told, and tries no more: whoever is next may.
         if was_told || self.passes_on {
-            ring_next(&mut lines);
+            ring_next(&mut lines, self.passes_on);
         }
     }
 }
@@ -192,6 +197,35 @@ mod tests {
         assert_eq!(sent_away, [false, true, true], "the last of the longest line");
         drop((waiting, modest));
         assert_eq!(queue.waiting(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn room_that_nobody_told_of_is_found_by_all_and_taken_in_turn() {
+        let (queue, room) = (Queue::default(), AtomicU32::new(0));
+        let take = |free: u32| free.checked_sub(1);
+        let attempt = || room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok();
+        let places: Vec<_> = (1..=4).map(|number| queue.enter(source(number), 8).unwrap()).collect();
+        let mut waiting: Vec<_> = places.into_iter().map(|place| Box::pin(place.wait(attempt))).collect();
+        assert!(waiting.iter_mut().all(|waiting| poll(waiting).is_pending()));
+        // A backend is back, and has room for three.
+        room.store(3, Ordering::Relaxed);
+        tokio::time::advance(LOOK_EVERY * 2).await;
+        // The last is asked first: it is not its turn.
+        let mut rounds = 0;
+        while queue.waiting() > 1 {
+            for index in (0..waiting.len()).rev() {
+                if poll(&mut waiting[index]).is_ready() {
+                    drop(waiting.remove(index));
+                }
+            }
+            rounds += 1;
+            assert!(rounds <= 4, "without another look at the clock");
+        }
+        assert_eq!((waiting.len(), queue.waiting()), (1, 1));
+        assert!(poll(&mut waiting[0]).is_pending());
+        queue.freed();
+        room.store(1, Ordering::Relaxed);
+        assert!(poll(&mut waiting[0]).is_ready(), "told in vain, it is in line still");
     }
 
     #[tokio::test(start_paused = true)]

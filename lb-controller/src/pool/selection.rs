@@ -99,16 +99,19 @@ pub(super) fn choose(standings: &[Standing], thresholds: Thresholds) -> (Vec<usi
     }
     // Backups that are too few themselves have the next ones beside them, if there are any.
     let backups: BTreeSet<u8> = standings.iter().map(|standing| standing.backup).filter(|backup| *backup > 0).collect();
-    let helping = backups.into_iter().map(|last| {
-        let (members, available) = (
-            that(&|standing| standing.backup == last),
-            that(&|standing| standing.is_available && standing.backup == last),
-        );
-        (last, available.len(), enough(available.len(), members.len(), thresholds.panic_percent))
-    });
-    let helping: Vec<(u8, usize, bool)> = helping.filter(|(_, available, _)| *available > 0).collect();
-    if let Some((last, ..)) = helping.iter().find(|(.., is_enough)| *is_enough).or(helping.last()) {
-        return (that(&|standing| standing.is_available && standing.backup <= *last), Reach::Backups);
+    let mut last_helping = None;
+    for tier in backups {
+        let members = that(&|standing| standing.backup == tier);
+        let available = members.iter().filter(|index| standings[**index].is_available).count();
+        if available > 0 {
+            last_helping = Some(tier);
+        }
+        if enough(available, members.len(), thresholds.panic_percent) {
+            break;
+        }
+    }
+    if let Some(last) = last_helping {
+        return (that(&|standing| standing.is_available && standing.backup <= last), Reach::Backups);
     }
     let all = that(&|_| true);
     match thresholds.panic_percent > 0 && !all.is_empty() {

@@ -427,15 +427,7 @@ mod tests {
     use super::*;
 
     fn record(decision: Option<&'static str>, status: u16, backend: bool) -> Box<Record> {
-        let peer = Peer {
-            address: "192.0.2.7:4000".parse().unwrap(),
-            local: "198.51.100.10:443".parse().unwrap(),
-            server_name: None,
-            h2: false,
-            tls_class: None,
-            certificate: None,
-            is_proxied: false,
-        };
+        let peer = Peer::plain("192.0.2.7:4000".parse().unwrap());
         let mut record = Record::start(&Recorder::default().into(), &peer, &Request::get("/").body(()).unwrap());
         record.status = StatusCode::from_u16(status).unwrap();
         record.decision = decision;

@@ -42,6 +42,15 @@ pub struct Peer {
     pub certificate: Option<Arc<ClientCertificate>>,
 }
 
+#[cfg(test)]
+impl Peer {
+    /// Who comes from `address` over HTTP/1.1, and shows nothing of itself.
+    pub(crate) fn plain(address: SocketAddr) -> Peer {
+        let local = SocketAddr::from(([198, 51, 100, 10], 443));
+        Peer { address, is_proxied: false, local, server_name: None, h2: false, tls_class: None, certificate: None }
+    }
+}
+
 /// One request after the guard.
 #[derive(Debug)]
 pub struct Inbound {

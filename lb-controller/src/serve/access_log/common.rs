@@ -93,15 +93,7 @@ mod tests {
     const DATE: &[u8] = b"31/Jan/2026:23:59:59 +0000";
 
     fn record(path: &str, visitor: Visitor) -> Box<Record> {
-        let peer = crate::serve::request::Peer {
-            address: "192.0.2.7:4000".parse().unwrap(),
-            local: "198.51.100.10:443".parse().unwrap(),
-            server_name: None,
-            h2: false,
-            tls_class: None,
-            certificate: None,
-            is_proxied: false,
-        };
+        let peer = crate::serve::request::Peer::plain("192.0.2.7:4000".parse().unwrap());
         let request = Request::get(path).body(()).unwrap();
         let mut record = Record::start(&Recorder::default().into(), &peer, &request);
         record.status = StatusCode::OK;

@@ -67,15 +67,7 @@ mod tests {
     use super::*;
 
     fn client(peer: &str, forwarded_for: &[&str]) -> Result<Client, Refusal> {
-        let peer = Peer {
-            address: peer.parse().unwrap(),
-            is_proxied: false,
-            local: "192.0.2.100:443".parse().unwrap(),
-            server_name: None,
-            h2: false,
-            tls_class: None,
-            certificate: None,
-        };
+        let peer = Peer::plain(peer.parse().unwrap());
         let mut headers = HeaderMap::new();
         for value in forwarded_for {
             headers.append("x-forwarded-for", value.parse().unwrap());
