@@ -143,14 +143,9 @@ impl Current {
         Current { config, pools, exact, below }
     }
 
-    /// Whether there is anything that is not ours to read.
-    pub(super) fn passes_any(&self) -> bool {
-        !self.config.pass_through.is_empty()
-    }
-
     /// Where connections go that are for `server_name`; `None`: they end here.
     pub(super) fn through(&self, server_name: Option<&str>) -> Option<Through> {
-        let name = server_name.filter(|_| self.passes_any())?.to_ascii_lowercase();
+        let name = server_name.filter(|_| !self.config.pass_through.is_empty())?.to_ascii_lowercase();
         let name = name.strip_suffix('.').unwrap_or(&name);
         let below = || self.below.get(name.split_once('.')?.1);
         let through = self.config.pass_through.get(*self.exact.get(name).or_else(below)?)?;

@@ -1,5 +1,6 @@
 //! TLS towards clients: which certificate for which server name, swapped without dropping a connection.
 
+mod beginning;
 mod certificates;
 mod challenges;
 mod class;
@@ -7,8 +8,9 @@ mod client_authorities;
 mod files;
 mod handshakes;
 mod metrics;
+mod outbox;
+mod records;
 mod self_signed;
-pub(in crate::serve) mod session;
 mod stamp;
 mod store;
 mod stream;
@@ -54,7 +56,6 @@ pub struct Tls {
     pub challenges: Arc<Challenges>,
     pub plain_http: PlainHttp,
     pub(in crate::serve) handshakes: Handshakes,
-    pub(in crate::serve) clock: Clock,
 }
 
 /// Why TLS cannot be spoken as configured.
@@ -76,10 +77,10 @@ impl Tls {
         plain_http: PlainHttp,
         clock: Clock,
     ) -> Result<Arc<Tls>, TlsSetupError> {
-        let tickets = Tickets::open(config, state_dir, clients.clone(), clock.clone())?;
+        let tickets = Tickets::open(config, state_dir, clients.clone(), clock)?;
         let current = ArcSwap::new(server_config(config, &certificates, &clients, &tickets)?);
         let (challenges, handshakes) = (Arc::default(), Handshakes::default());
-        Ok(Arc::new(Tls { current, certificates, clients, tickets, challenges, plain_http, handshakes, clock }))
+        Ok(Arc::new(Tls { current, certificates, clients, tickets, challenges, plain_http, handshakes }))
     }
 
     /// Puts another section `tls` in force. One that cannot be changes nothing.

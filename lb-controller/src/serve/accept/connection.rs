@@ -27,7 +27,7 @@ use crate::serve::front::{Arrival, Current, Passing, Place, Through};
 use crate::serve::h2::Gathering;
 use crate::serve::http1::server as http1;
 use crate::serve::request::Peer;
-use crate::serve::tls::{CHALLENGE_PROTOCOL, TlsClass, TlsStream, session};
+use crate::serve::tls::{CHALLENGE_PROTOCOL, TlsClass, TlsStream};
 use crate::serve::{front, plain_http};
 
 /// A PING after as long without a frame finds peers that vanished; they have as long again to answer.
@@ -152,7 +152,7 @@ where
     }
 
     async fn handshake(&self, stream: TcpStream, arrival: Arrival, current: &Current) -> io::Result<Next> {
-        let hello = front::Hello::read(stream, current.passes_any()).await?;
+        let hello = front::Hello::read(stream).await?;
         let server_name = hello.accepted.client_hello().server_name().map(str::to_ascii_lowercase);
         if let Some(through) = current.through(server_name.as_deref()) {
             let server_name = server_name.unwrap_or_default();
@@ -163,17 +163,14 @@ where
         }
         let tls_class = TlsClass::of(&hello.accepted.client_hello());
         let config = self.tls.answer_to(&hello.accepted.client_hello());
-        let now = self.tls.clock.now();
-        let stream =
-            TlsStream::accept(hello.stream, hello.accepted, config, |session| session::note_beginning(session, now))
-                .await?;
+        let stream = TlsStream::accept(hello.stream, hello.bytes, config).await?;
         self.tls.handshakes.count(&stream);
         let Arrival { address, local, is_proxied, .. } = arrival;
         let peer = Peer {
             address,
             is_proxied,
             local,
-            server_name: stream.server_name().map(str::to_ascii_lowercase),
+            server_name,
             h2: stream.alpn_protocol() == Some(b"h2"),
             tls_class: Some(tls_class),
             certificate: stream.peer_certificates().and_then(ClientCertificate::read).map(Arc::new),

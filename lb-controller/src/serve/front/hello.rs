@@ -9,31 +9,29 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
-/// Of a ClientHello that may go on to somebody else. With the key shares and names of today it takes two to four KiB.
+/// Of a ClientHello. With the key shares and names of today it takes two to four KiB.
 const MOST_BYTES: usize = 32 * 1024;
 
 /// The beginning of a handshake.
 pub(in crate::serve) struct Hello {
     pub(in crate::serve) accepted: Accepted,
     pub(in crate::serve) stream: TcpStream,
-    /// As it came; empty unless it was to be kept.
+    /// As it came.
     pub(in crate::serve) bytes: Vec<u8>,
 }
 
 impl Hello {
-    /// `keeps`: what came is kept as it came.
-    ///
     /// Errors: it is no ClientHello that can be read, which the client was told, or the connection broke.
-    pub(in crate::serve) async fn read(stream: TcpStream, keeps: bool) -> io::Result<Hello> {
-        let stream = Remembering { stream, seen: keeps.then(Vec::new) };
+    pub(in crate::serve) async fn read(stream: TcpStream) -> io::Result<Hello> {
+        let stream = Remembering { stream, seen: Vec::new() };
         let StartHandshake { accepted, io, .. } = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-        Ok(Hello { accepted, stream: io.stream, bytes: io.seen.unwrap_or_default() })
+        Ok(Hello { accepted, stream: io.stream, bytes: io.seen })
     }
 }
 
 struct Remembering {
     stream: TcpStream,
-    seen: Option<Vec<u8>>,
+    seen: Vec<u8>,
 }
 
 impl AsyncRead for Remembering {
@@ -44,9 +42,8 @@ impl AsyncRead for Remembering {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        let Some(seen) = &mut self.seen else { return Poll::Ready(Ok(())) };
-        seen.extend_from_slice(&buffer.filled()[before..]);
-        match seen.len() {
+        self.seen.extend_from_slice(&buffer.filled()[before..]);
+        match self.seen.len() {
             0..=MOST_BYTES => Poll::Ready(Ok(())),
             _ => Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the ClientHello is too large"))),
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
-use rustls::{HandshakeKind, NamedGroup, ProtocolVersion, ServerConnection};
+use rustls::{CommonState, HandshakeKind, NamedGroup, ProtocolVersion};
 
 const VERSIONS: [&str; 2] = ["1.2", "1.3"];
 /// `retried`: a client guessed wrong how keys are exchanged, which cost it a round trip.
@@ -18,7 +18,7 @@ const GROUPS: [&str; 6] = ["none", "X25519MLKEM768", "X25519", "secp256r1", "sec
 pub struct Handshakes([[[AtomicU64; GROUPS.len()]; KINDS.len()]; VERSIONS.len()]);
 
 impl Handshakes {
-    pub(in crate::serve) fn count(&self, connection: &ServerConnection) {
+    pub(in crate::serve) fn count(&self, connection: &CommonState) {
         let version = usize::from(connection.protocol_version() == Some(ProtocolVersion::TLSv1_3));
         let kind = match connection.handshake_kind() {
             Some(HandshakeKind::Resumed) => 2,

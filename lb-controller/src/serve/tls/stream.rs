@@ -2,143 +2,173 @@
 //! made; here the tickets that end a handshake leave with the first response, and the goodbye with the last, and each of
 //! them would be a system call and a packet of its own.
 
+use std::cell::RefCell;
+use std::fmt;
 use std::future::poll_fn;
-use std::io::{self, BufRead, IoSlice, Read, Write};
+use std::io::{self, IoSlice};
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use rustls::server::Accepted;
-use rustls::{ProtocolVersion, ServerConfig, ServerConnection};
+use lb_policy::UnixSeconds;
+use rustls::{CommonState, HandshakeKind, ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::beginning;
+use super::records::{MOST_KEPT_BYTES, Records};
+
+/// What is read at once: a record at least, for a part of one is worth nothing; at most what a body's reader takes.
+const LEAST_READ_BYTES: usize = 18 * 1024;
+const MOST_READ_BYTES: usize = 64 * 1024;
+
+/// What may wait to be written before a write must wait: four records, so that a system call moves much.
+const MOST_WAITING_BYTES: usize = 64 * 1024;
+
+thread_local!(
+    /// Where sockets put what comes. Nothing stays in it.
+    static INCOMING: RefCell<Box<[u8]>> = RefCell::new(vec![0; MOST_KEPT_BYTES + MOST_READ_BYTES].into());
+);
+
 /// One client's connection after its handshake.
-#[derive(Debug)]
 pub(in crate::serve) struct TlsStream {
     tcp: TcpStream,
-    /// It holds what is written until a flush, and takes no more than 64 KiB: four records, so that a system call moves
-    /// much.
-    session: ServerConnection,
+    records: Records,
 }
 
 impl TlsStream {
-    /// Goes through the handshake that `accepted` began. `prepare` sees the session before the client sees anything of it.
+    /// Goes through a handshake, of which `hello` has come.
     ///
     /// Errors: the client spoke no TLS that we take, which it was told, or the connection broke.
     pub(in crate::serve) async fn accept(
-        mut tcp: TcpStream,
-        accepted: Accepted,
+        tcp: TcpStream,
+        mut hello: Vec<u8>,
         config: Arc<ServerConfig>,
-        prepare: impl FnOnce(&mut ServerConnection),
     ) -> io::Result<TlsStream> {
-        let mut session = match accepted.into_connection(config) {
-            Ok(session) => session,
-            Err((error, mut alert)) => {
-                // Told or not, why there is no session is what counts.
-                let tell = poll_fn(|context| pending(alert.write_all(&mut Blocking { tcp: &mut tcp, context })));
-                let _ = tell.await;
-                return Err(invalid(error));
-            }
-        };
-        prepare(&mut session);
-        let mut stream = TlsStream { tcp, session };
-        poll_fn(|context| stream.poll_handshake(context)).await?;
+        let mut stream = TlsStream { tcp, records: Records::new(config).map_err(invalid)? };
+        let mut beginning = None;
+        poll_fn(|context| {
+            Poll::Ready(beginning::within(&mut beginning, || stream.understand(&mut hello, &mut nowhere(), context)))
+        })
+        .await?;
+        poll_fn(|context| stream.poll_handshake(&mut beginning, context)).await?;
+        stream.records.outbox.settle();
         Ok(stream)
     }
 
-    fn poll_handshake(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.session.is_handshaking() {
+    fn poll_handshake(
+        &mut self,
+        beginning: &mut Option<UnixSeconds>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.is_handshaking() {
             ready!(self.poll_write_out(context))?;
-            if ready!(self.poll_read_records(context))? == 0 {
+            if self.handshake_kind() != Some(HandshakeKind::Resumed) {
+                // Whatever session a ticket was of, it is not gone on with.
+                *beginning = None;
+            }
+            let read = beginning::within(beginning, || self.poll_receive(&mut nowhere(), context));
+            if ready!(read)? == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
         }
         // With TLS 1.3 only tickets are left, for which nobody waits; with TLS 1.2 the client waits for our last message.
-        match self.session.protocol_version() {
+        match self.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => Poll::Ready(Ok(())),
             _ => self.poll_write_out(context),
         }
     }
 
-    /// Reads what came, and understands it; 0: the other end writes no more.
-    fn poll_read_records(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let read = ready!(pending(self.session.read_tls(&mut Blocking { tcp: &mut self.tcp, context })))?;
-        if let Err(error) = self.session.process_new_packets() {
-            // Tells the client why, if it takes it at once.
-            let _ = self.poll_write_out(context);
-            return Poll::Ready(Err(invalid(error)));
-        }
-        Poll::Ready(Ok(read))
+    /// Reads what came, and understands it, into `buffer` first; 0: the other end writes no more.
+    fn poll_receive(&mut self, buffer: &mut ReadBuf<'_>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        INCOMING.with_borrow_mut(|incoming| {
+            let kept = self.records.kept().len();
+            let most = buffer.remaining().clamp(LEAST_READ_BYTES, MOST_READ_BYTES);
+            let mut room = ReadBuf::new(&mut incoming[kept..kept + most]);
+            ready!(Pin::new(&mut self.tcp).poll_read(context, &mut room))?;
+            let read = room.filled().len();
+            incoming[..kept].copy_from_slice(self.records.kept());
+            self.understand(&mut incoming[..kept + read], buffer, context)?;
+            Poll::Ready(Ok(read))
+        })
     }
 
-    /// Takes what has been understood, of several small records too; nothing: there will be no more.
-    fn take(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
-        let mut chunk = self.session.reader().into_first_chunk()?;
-        while !chunk.is_empty() && buffer.remaining() > 0 {
-            let taken = chunk.len().min(buffer.remaining());
-            buffer.put_slice(&chunk[..taken]);
-            self.session.reader().consume(taken);
-            // What ends the connection is told when it is asked for next.
-            chunk = self.session.reader().into_first_chunk().unwrap_or_default();
-        }
-        Ok(())
+    fn understand(
+        &mut self,
+        incoming: &mut [u8],
+        buffer: &mut ReadBuf<'_>,
+        context: &mut Context<'_>,
+    ) -> io::Result<()> {
+        self.records.receive(incoming, |bytes| put(buffer, bytes)).map_err(|error| {
+            // Tells the client why, if it takes it at once.
+            let _ = self.poll_write_out(context);
+            invalid(error)
+        })
     }
 
     fn poll_write_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.session.wants_write() {
-            let written = self.session.write_tls(&mut Blocking { tcp: &mut self.tcp, context });
-            if ready!(pending(written))? == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        while !self.records.outbox.waiting().is_empty() {
+            let write = Pin::new(&mut self.tcp).poll_write(context, self.records.outbox.waiting());
+            match write {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(written) => self.records.outbox.advance(written?),
+                Poll::Pending => {
+                    self.records.outbox.settle();
+                    return Poll::Pending;
+                }
             }
         }
         Poll::Ready(Ok(()))
     }
 
-    /// What `write` puts into the session, which takes nothing while it is full.
-    fn poll_gather(
-        &mut self,
-        context: &mut Context<'_>,
-        write: impl Fn(&mut rustls::Writer<'_>) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            match write(&mut self.session.writer())? {
-                0 => ready!(self.poll_write_out(context))?,
-                taken => return Poll::Ready(Ok(taken)),
-            }
+    /// How much of something to write may be taken, once there is room for anything.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.records.outbox.waiting().len() >= MOST_WAITING_BYTES {
+            ready!(self.poll_write_out(context))?;
         }
+        Poll::Ready(Ok(MOST_WAITING_BYTES - self.records.outbox.waiting().len()))
     }
 }
 
 /// What was agreed on.
 impl Deref for TlsStream {
-    type Target = ServerConnection;
+    type Target = CommonState;
 
-    fn deref(&self) -> &ServerConnection {
-        &self.session
+    fn deref(&self) -> &CommonState {
+        &self.records.session
+    }
+}
+
+impl fmt::Debug for TlsStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsStream").field("tcp", &self.tcp).finish_non_exhaustive()
     }
 }
 
 impl AsyncRead for TlsStream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let stream = self.get_mut();
-        loop {
-            match stream.take(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                taken => return Poll::Ready(taken),
+        let before = buffer.remaining();
+        stream.records.take(|bytes| put(buffer, bytes));
+        // Nothing is understood of a record whose end is still to come.
+        while buffer.remaining() == before && !stream.records.has_ended {
+            let read = stream.poll_receive(buffer, context);
+            if read.is_pending() {
+                stream.records.outbox.settle();
             }
-            ready!(stream.poll_read_records(context))?;
+            if ready!(read)? == 0 {
+                // Without a goodbye, which a network may have cut off.
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
         }
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for TlsStream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match bytes.is_empty() {
-            true => Poll::Ready(Ok(0)),
-            false => self.get_mut().poll_gather(context, |writer| writer.write(bytes)),
-        }
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -146,10 +176,16 @@ impl AsyncWrite for TlsStream {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match slices.iter().all(|slice| slice.is_empty()) {
-            true => Poll::Ready(Ok(0)),
-            false => self.get_mut().poll_gather(context, |writer| writer.write_vectored(slices)),
-        }
+        let stream = self.get_mut();
+        let room = ready!(stream.poll_room(context))?;
+        let mut left = room;
+        let taken = slices.iter().map(|slice| {
+            let taken = &slice[..slice.len().min(left)];
+            left -= taken.len();
+            taken
+        });
+        stream.records.say_all(taken).map_err(invalid)?;
+        Poll::Ready(Ok(room - left))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -163,57 +199,23 @@ impl AsyncWrite for TlsStream {
     /// Says that nothing more will come, after what was written.
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let stream = self.get_mut();
-        // Said once, however often it is called.
-        stream.session.send_close_notify();
+        // To whom that is no TLS, it is not said.
+        let _ = stream.records.say_goodbye();
         ready!(stream.poll_write_out(context))?;
         Pin::new(&mut stream.tcp).poll_shutdown(context)
     }
 }
 
-/// A socket as rustls wants one: what must wait is an error, and whoever waits is woken.
-struct Blocking<'s, 'c, 'w> {
-    tcp: &'s mut TcpStream,
-    context: &'c mut Context<'w>,
+/// Puts as much of `bytes` as there is room for; how much that is.
+fn put(buffer: &mut ReadBuf<'_>, bytes: &[u8]) -> usize {
+    let taken = bytes.len().min(buffer.remaining());
+    buffer.put_slice(&bytes[..taken]);
+    taken
 }
 
-impl Read for Blocking<'_, '_, '_> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let mut buffer = ReadBuf::new(bytes);
-        match Pin::new(&mut *self.tcp).poll_read(self.context, &mut buffer) {
-            Poll::Ready(read) => read.map(|()| buffer.filled().len()),
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
-    }
-}
-
-impl Write for Blocking<'_, '_, '_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_vectored(&[IoSlice::new(bytes)])
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let tcp = Pin::new(&mut *self.tcp);
-        let written = match slices {
-            // One record, which is most of them: the kernel has less to look through.
-            [slice] => tcp.poll_write(self.context, slice),
-            _ => tcp.poll_write_vectored(self.context, slices),
-        };
-        match written {
-            Poll::Ready(written) => written,
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn pending<T>(done: io::Result<T>) -> Poll<io::Result<T>> {
-    match done {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
-        done => Poll::Ready(done),
-    }
+/// For who wants nothing of what comes yet.
+fn nowhere() -> ReadBuf<'static> {
+    ReadBuf::new(&mut [])
 }
 
 fn invalid(error: rustls::Error) -> io::Error {

@@ -10,6 +10,7 @@ use super::certificates::Certificates;
 use super::*;
 use crate::config::{PassThrough, ServerNames};
 
+mod records;
 mod resumption;
 mod streams;
 

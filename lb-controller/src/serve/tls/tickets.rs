@@ -15,6 +15,7 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use lb_policy::UnixSeconds;
 use rustls::server::ProducesTickets;
 
+use super::beginning;
 use super::client_authorities::ClientAuthorities;
 use crate::clock::Clock;
 use crate::config::TlsConfig;
@@ -85,7 +86,7 @@ fn expand<const N: usize>(prk: &Prk, info: &[&[u8]]) -> Option<[u8; N]> {
 impl TicketKey {
     /// The key that `secret` stands for from `times.start` on.
     fn of(secret: &[u8], times: std::ops::Range<UnixSeconds>) -> Option<TicketKey> {
-        let prk = Salt::new(HKDF_SHA256, b"lb session tickets 1").extract(secret);
+        let prk = Salt::new(HKDF_SHA256, b"lb session tickets 2").extract(secret);
         let start = times.start.to_be_bytes();
         let own: [u8; KEY_BYTES] = expand(&prk, &[b"key", &start])?;
         let prk = Prk::new_less_safe(HKDF_SHA256, &own);
@@ -180,14 +181,15 @@ impl ProducesTickets for Tickets {
 
     /// `None`: the client gets no ticket, and shakes hands in full the next time.
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.keys.load().seal(plain, self.clock.now(), &self.clients.fingerprint())
+        let now = self.clock.now();
+        self.keys.load().seal(&beginning::note(plain, now), now, &self.clients.fingerprint())
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
         let now = self.clock.now();
         let plain = self.keys.load().open(ticket, now, &self.clients.fingerprint())?;
         let longest = Duration::from_secs(2 * u64::from(self.lifetime()));
-        super::session::may_go_on(&plain, now, longest).then_some(plain)
+        beginning::go_on(plain, now, longest)
     }
 }
 
@@ -202,7 +204,8 @@ pub fn no_bytes_are_a_ticket_or_a_session(bytes: &[u8]) {
     for ticket in [bytes, &named] {
         assert_eq!(keys.open(ticket, 50, b""), None);
     }
-    super::session::may_go_on(bytes, 50, Duration::from_secs(60));
+    let session = beginning::go_on(bytes.to_vec(), 50, Duration::from_secs(60));
+    assert!(session.is_none_or(|session| bytes.ends_with(&session)));
 }
 
 #[cfg(test)]

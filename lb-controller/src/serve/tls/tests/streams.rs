@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
-use rustls::server::Acceptor;
 use rustls::{ProtocolVersion, SupportedProtocolVersion, version};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsConnector, client};
+use tokio_rustls::{TlsConnector, client};
 
 use super::resumption::Stage;
 use super::*;
+use crate::serve::front::Hello;
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
 
@@ -25,9 +25,8 @@ async fn connected(stage: &Stage, version: &'static SupportedProtocolVersion) ->
     let edge = stage.edge();
     let accept = async {
         let (stream, _) = listener.accept().await.unwrap();
-        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await.unwrap();
-        let StartHandshake { accepted, io, .. } = hello;
-        TlsStream::accept(io, accepted, edge.current.load_full(), |_| ()).await.unwrap()
+        let hello = Hello::read(stream).await.unwrap();
+        TlsStream::accept(hello.stream, hello.bytes, edge.current.load_full()).await.unwrap()
     };
     let name = ServerName::try_from("shop.example").unwrap();
     let connect = TlsConnector::from(stage.client(version)).connect(name, stream);
@@ -105,5 +104,49 @@ async fn bytes_that_are_no_record_end_the_connection_and_the_client_is_told() {
         let error = server.read(&mut read).await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidData, "{version:?}");
         assert!(has_arrived(&client).await, "{version:?}: no alert");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_cut_off_is_told_from_one_that_ends() {
+    for (version, says_goodbye) in VERSIONS.into_iter().flat_map(|version| [(version, true), (version, false)]) {
+        let (mut server, mut client) = connected(&Stage::new(), version).await;
+        client.write_all(b"all of it").await.unwrap();
+        match says_goodbye {
+            true => client.shutdown().await.unwrap(),
+            false => client.get_mut().0.shutdown().await.unwrap(),
+        }
+        let mut read = [0; 4];
+        server.read_exact(&mut read).await.unwrap();
+        let mut rest = Vec::new();
+        let ended = server.read_to_end(&mut rest).await.map_err(|error| error.kind());
+        assert_eq!([&read, &rest[..]].concat(), b"all of it");
+        let expected = if says_goodbye { Ok(5) } else { Err(std::io::ErrorKind::UnexpectedEof) };
+        assert_eq!(ended, expected, "{version:?}, {says_goodbye}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_reads_slowly_gets_everything() {
+    const LENGTH: usize = 8 * 1024 * 1024;
+    for version in VERSIONS {
+        let (mut server, mut client) = connected(&Stage::new(), version).await;
+        let body: Vec<u8> = (0..LENGTH).map(|place| (place % 249) as u8).collect();
+        let write = async {
+            server.write_all(&body).await.unwrap();
+            server.shutdown().await.unwrap();
+        };
+        let read = async {
+            let mut read = vec![0; LENGTH];
+            for piece in read.chunks_mut(LENGTH / 8) {
+                // Until nothing more goes into the socket.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                client.read_exact(piece).await.unwrap();
+            }
+            assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+            read
+        };
+        let ((), read) = tokio::join!(write, read);
+        assert!(read == body, "{version:?}");
     }
 }
