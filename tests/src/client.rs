@@ -24,7 +24,7 @@ use crate::websocket::{self, Frame};
 
 pub(crate) mod trust;
 
-pub use trust::{OwnCertificate, any_certificate};
+pub use trust::{OwnCertificate, any_certificate, any_server};
 
 /// A response over h2 that goes on.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ mod place;
 mod process;
 mod scene;
 mod status;
+mod tidings;
 mod topology;
 mod welcome;
 
@@ -25,6 +26,7 @@ use claim::Claim;
 use interrupt::Interrupt;
 use place::Place;
 use scene::Scene;
+use tidings::Tidings;
 
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Args {
@@ -87,10 +89,21 @@ fn live(workspace: &Workspace, place: Place, args: &Args, interrupt: &Interrupt)
         check::run(&mut scene, args.only.as_deref())
     } else {
         welcome::print(&scene)?;
-        interrupt.wait(|| scene.still_runs())
+        tell_until_interrupted(&mut scene, interrupt)
     };
     eprintln!("==> Removing the demo");
     outcome.and(scene.stop())
+}
+
+/// Whoever edits the rules sees here what became of it.
+fn tell_until_interrupted(scene: &mut Scene, interrupt: &Interrupt) -> Result<()> {
+    let mut tidings = scene.controllers_log().map(|log| Tidings::from_now(&log)).transpose()?;
+    interrupt.wait(|| {
+        for said in tidings.as_mut().map(Tidings::next).transpose()?.into_iter().flatten() {
+            println!("\n{said}");
+        }
+        scene.still_runs()
+    })
 }
 
 /// Whatever is there of a scene: this one's end, or the leftovers of one that was killed.

@@ -97,13 +97,17 @@ impl Scene {
         if self.place == Place::Loopback {
             command.args(["--listen", &self.place.edge().to_string()]);
         }
-        let log = (!self.log_to_terminal).then(|| self.log("controller"));
-        self.controller = Some(Process::start("the controller", &command, log)?);
+        self.controller = Some(Process::start("the controller", &command, self.controllers_log())?);
         self.eventually("the controller to answer", STARTS_WITHIN, |scene| {
             let answer = scene.curl(Host::Machine).get("/open/ready")?;
             ensure!(answer.status == 200, "the edge answered {}", answer.status);
             Ok(())
         })
+    }
+
+    /// `None`: it goes to the terminal.
+    pub(crate) fn controllers_log(&self) -> Option<PathBuf> {
+        (!self.log_to_terminal).then(|| self.log("controller"))
     }
 
     /// `kill -9` of the controller.

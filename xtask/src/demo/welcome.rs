@@ -33,7 +33,8 @@ pub(crate) fn print(scene: &Scene) -> Result<()> {
     let controller = run::words(&scene.asking_command());
     println!("  {controller} status");
     println!("  {controller} explain\n");
-    println!("Rules are in {}; edits take effect as you save.", scene.config_file().display());
+    println!("Rules are in {}; edits take effect as you save, and what becomes", scene.config_file().display());
+    println!("of them is told here.");
     if scene.place == Place::Namespaces {
         let flooder = scene.place.command(Host::Client, "bash");
         println!("A shell on the other client, for floods: {}", run::words(&flooder));

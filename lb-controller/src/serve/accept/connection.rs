@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -214,17 +215,29 @@ where
         let mut connection = pin!(connection);
         tokio::select! {
             served = poll_fn(|context| gathered.poll_driving(connection.as_mut(), context)) => {
-                if gathered.is_flooded() {
-                    self.front.flooded();
-                    gathered.farewell().await;
-                }
-                return Ok(served??);
+                return self.ended(served, &gathered).await;
             }
             () = idle_since(&last_request, self.limits.h2_idle) => {}
             () = self.stopped() => {}
         }
         connection.as_mut().graceful_shutdown();
-        Ok(poll_fn(|context| gathered.poll_driving(connection.as_mut(), context)).await??)
+        let served = poll_fn(|context| gathered.poll_driving(connection.as_mut(), context)).await;
+        self.ended(served, &gathered).await
+    }
+
+    /// Of an h2 connection: whoever floods us is counted, whether we noticed first or the reader of frames did.
+    async fn ended(
+        &self,
+        served: io::Result<hyper::Result<()>>,
+        gathered: &Gathering<ClientStream>,
+    ) -> Result<(), Ended> {
+        if gathered.is_flooded() {
+            self.front.flooded();
+            gathered.farewell().await;
+        } else if served.as_ref().is_ok_and(|served| served.as_ref().is_err_and(is_flood)) {
+            self.front.flooded();
+        }
+        Ok(served??)
     }
 
     /// Waits for the shutdown.
@@ -242,6 +255,12 @@ where
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// Whether the reader of frames has closed a connection for its client's many frames.
+fn is_flood(error: &hyper::Error) -> bool {
+    let reason = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    reason.is_some_and(|error| error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
 }
 
 /// Waits until no request has come for `limit`.

@@ -18,7 +18,11 @@ fn shared() -> Vec<u8> {
 
 fn give_back(bytes: Vec<u8>) {
     if bytes.len() == SHARED_BYTES {
-        SHARED.with_borrow_mut(|shared| if shared.len() < MOST_SHARED { shared.push(bytes) });
+        SHARED.with_borrow_mut(|shared| {
+            if shared.len() < MOST_SHARED {
+                shared.push(bytes)
+            }
+        });
     }
 }
 

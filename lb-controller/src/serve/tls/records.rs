@@ -49,11 +49,7 @@ impl Records {
     /// far as that says that it has taken it; [`Records::take`] has the rest.
     ///
     /// Errors: it is not to be understood. What the client should be told of it waits in the outbox.
-    pub(super) fn receive(
-        &mut self,
-        incoming: &mut [u8],
-        mut heard: impl FnMut(&[u8]) -> usize,
-    ) -> Result<(), Error> {
+    pub(super) fn receive(&mut self, incoming: &mut [u8], mut heard: impl FnMut(&[u8]) -> usize) -> Result<(), Error> {
         let (mut conversation, plain) = self.conversation();
         let done = conversation.go_on(incoming, Say::Nothing, |bytes| {
             let taken = heard(bytes);

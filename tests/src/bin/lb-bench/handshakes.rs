@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::client::any_certificate;
+use lb_tests::client::any_server;
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -32,7 +32,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: Options) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let requests = runtime.block_on(async {
-        let mut client = any_certificate(b"http/1.1")?;
+        let mut client = any_server(b"http/1.1")?;
         client.resumption = Resumption::disabled();
         let (options, connector) = (Arc::new(options), TlsConnector::from(Arc::new(client)));
         let until = Instant::now() + Duration::from_secs(options.seconds);

@@ -76,7 +76,7 @@ pub(super) fn h2load(home: &Home, url: &str, seconds: u32) -> Result<Answered> {
     Ok(Answered { requests: good.with_context(|| format!("h2load said no status codes:\n{said}"))? })
 }
 
-/// Latencies in microseconds, in order, of HTTP/1.1 requests at a steady rate.
+/// Latencies in microseconds of HTTP/1.1 requests at a steady rate.
 pub(super) fn latencies(home: &Home, url: &str, per_second: u32, seconds: u32) -> Result<Vec<u64>> {
     const CONNECTIONS: u32 = 10;
     let log = home.path("latencies.tsv");
@@ -90,10 +90,8 @@ pub(super) fn latencies(home: &Home, url: &str, per_second: u32, seconds: u32) -
     run::output(&mut h2load)?;
     let text = std::fs::read_to_string(&log).with_context(|| format!("reading {}", log.display()))?;
     // Time of start, status, time taken in microseconds.
-    let mut latencies: Vec<u64> =
-        text.lines().filter_map(|line| line.split('\t').nth(2)?.trim().parse().ok()).collect();
+    let latencies: Vec<u64> = text.lines().filter_map(|line| line.split('\t').nth(2)?.trim().parse().ok()).collect();
     ensure!(!latencies.is_empty(), "h2load logged no request in {}", log.display());
-    latencies.sort_unstable();
     Ok(latencies)
 }
 
