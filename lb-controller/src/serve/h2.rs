@@ -31,7 +31,7 @@ thread_local! {
 const GOAWAY: u8 = 0x7;
 const ENHANCE_YOUR_CALM: u32 = 0xb;
 
-/// For a client that floods to read why its connection ends, and what it may send meanwhile.
+/// For a client that breaks the rules to read why its connection ends, and what it may send meanwhile.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024;
 
@@ -93,7 +93,7 @@ impl<Stream: AsyncRead + AsyncWrite + Unpin> Gathering<Stream> {
     }
 
     /// Lets the client read why its connection ends: closing over what it still sends would reset the connection, and the
-    /// reason might never be seen. Bounded, for a client that floods is owed little.
+    /// reason might never be seen. Bounded, for a client that breaks the rules is owed little.
     pub(crate) async fn farewell(&self) {
         let goodbye = poll_fn(|context| self.0.borrow_mut().poll_goodbye(context));
         let _ = tokio::time::timeout(LINGER, goodbye).await;

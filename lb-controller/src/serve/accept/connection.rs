@@ -225,17 +225,19 @@ where
         self.ended(served, &gathered).await
     }
 
-    /// Of an h2 connection: whoever floods us is counted, whether we noticed first or the reader of frames did.
+    /// After an h2 connection: whoever broke its rules is told, and floods are counted, whether we noticed first or the reader
+    /// of frames did.
     async fn ended(
         &self,
         served: io::Result<hyper::Result<()>>,
         gathered: &Gathering<ClientStream>,
     ) -> Result<(), Ended> {
-        if gathered.is_flooded() {
+        let reason = served.as_ref().ok().and_then(|served| broken_rule(served.as_ref().err()?));
+        if gathered.is_flooded() || reason == Some(h2::Reason::ENHANCE_YOUR_CALM) {
             self.front.flooded();
+        }
+        if gathered.is_flooded() || reason.is_some() {
             gathered.farewell().await;
-        } else if served.as_ref().is_ok_and(|served| served.as_ref().is_err_and(is_flood)) {
-            self.front.flooded();
         }
         Ok(served??)
     }
@@ -257,10 +259,10 @@ where
     }
 }
 
-/// Whether the reader of frames has closed a connection for its client's many frames.
-fn is_flood(error: &hyper::Error) -> bool {
-    let reason = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
-    reason.is_some_and(|error| error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
+/// Why the reader of frames has closed a connection.
+fn broken_rule(error: &hyper::Error) -> Option<h2::Reason> {
+    let error = error.source()?.downcast_ref::<h2::Error>()?;
+    error.reason().filter(|_| error.is_library() && error.is_go_away())
 }
 
 /// Waits until no request has come for `limit`.

@@ -23,8 +23,12 @@ use super::records::{MOST_KEPT_BYTES, Records};
 const LEAST_READ_BYTES: usize = 18 * 1024;
 const MOST_READ_BYTES: usize = 64 * 1024;
 
-/// What may wait to be written before a write must wait: four records, so that a system call moves much.
-const MOST_WAITING_BYTES: usize = 64 * 1024;
+/// What may wait to be written, so that a system call moves much: the 64 KiB that bodies are read by, and what stands around
+/// them.
+const MOST_WAITING_BYTES: usize = 72 * 1024;
+
+/// With less room than this, what waits is written first: a record that fills it would be mostly wrapping.
+const LEAST_ROOM_BYTES: usize = 8 * 1024;
 
 thread_local!(
     /// Where sockets put what comes. Nothing stays in it.
@@ -122,9 +126,9 @@ impl TlsStream {
         Poll::Ready(Ok(()))
     }
 
-    /// How much of something to write may be taken, once there is room for anything.
+    /// How much of something to write may be taken.
     fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.records.outbox.waiting().len() >= MOST_WAITING_BYTES {
+        if self.records.outbox.waiting().len() > MOST_WAITING_BYTES - LEAST_ROOM_BYTES {
             ready!(self.poll_write_out(context))?;
         }
         Poll::Ready(Ok(MOST_WAITING_BYTES - self.records.outbox.waiting().len()))
