@@ -27,6 +27,24 @@ const PASSWORD_HASH: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 #[test]
+fn there_is_room_for_so_many_backends_in_all_pools_together_and_for_none_more() {
+    use lb_common::maps::MAX_BACKENDS;
+    let pool = |name: &str, backends: usize| {
+        let address = |number: usize| format!("\"10.{}.{}.{}:80\"", number >> 16, (number >> 8) & 255, number & 255);
+        let addresses: Vec<String> = (1..=backends).map(address).collect();
+        format!("  - {{name: {name}, backends: [{}]}}\n", addresses.join(", "))
+    };
+    let compiled = |second: usize| {
+        let pools = pool("a", MAX_BACKENDS - 100) + &pool("b", second);
+        let source = format!("pools:\n{pools}routes: [{{path: /, pool: a}}, {{path: /b, pool: b}}]\n");
+        compile("lb.yaml", &source, Path::new("/etc/lb"))
+    };
+    assert_eq!(compiled(100).unwrap().pools[1].backends.len(), 100);
+    let said = compiled(101).unwrap_err().to_string();
+    assert!(said.starts_with("error: at most 16384 backends in all pools together\n --> lb.yaml:3:"), "{said:.100}");
+}
+
+#[test]
 fn the_example_is_short_and_good() {
     let example = include_str!("../../../../examples/demo.yaml");
     assert!(example.lines().count() <= 25);

@@ -22,7 +22,8 @@ const FIRST_PORT: u16 = 18_440;
 /// What a proxy of ours has its metrics at, above where it listens.
 const METRICS_ABOVE: u16 = 100;
 
-/// nginx serving two files, on the CPUs of the load.
+/// nginx with two answers, on the CPUs of the load. The short one is no file: what the backend spends on it the load lacks, and
+/// a proxy that waits for the load does its work in smaller portions than a busy one.
 pub(super) fn backend(home: &Home) -> Result<Running> {
     file_server(home, "backend", BACKEND_PORT, &home.load_cpus)
 }
@@ -36,14 +37,15 @@ fn file_server(home: &Home, name: &str, port: u16, cpus: &str) -> Result<Running
     ensure_free(port)?;
     let files = home.path("files");
     fs::create_dir_all(&files).with_context(|| format!("creating {}", files.display()))?;
-    for (name, bytes) in [("1k", 1 << 10), ("1m", 1 << 20), ("healthz", 2)] {
+    for (name, bytes) in [("1m", 1 << 20), ("healthz", 2)] {
         home.write(&format!("files/{name}"), &"x".repeat(bytes))?;
     }
     let server = format!(
         // All of 127/8, for thousands of backends; nobody else is answered.
         "server {{ listen {port} reuseport; allow 127.0.0.0/8; deny all; root {}; access_log off; \
-         keepalive_requests 1000000000; keepalive_timeout 600s; }}",
-        Home::text(&files)
+         keepalive_requests 1000000000; keepalive_timeout 600s; location = /1k {{ return 200 {}; }} }}",
+        Home::text(&files),
+        "x".repeat(1 << 10)
     );
     let configuration = home.write(&format!("{name}.conf"), &nginx_conf(home, name, 1, &server))?;
     let nginx = installed::nginx(&home.workspace);

@@ -62,11 +62,8 @@ fn backup(text: &str) -> Result<u8, Complaint> {
     match text.parse::<u8>() {
         Ok(number) if (1..=BackendConfig::LAST_BACKUP).contains(&number) => Ok(number),
         _ => text.parse::<bool>().map(u8::from).map_err(|_| {
-            let help = format!(
-                "write `true`, `false`, or from 1 to {} which backups are asked first",
-                BackendConfig::LAST_BACKUP
-            );
-            Complaint::new(format!("`{text}` is neither true nor false"), help)
+            let problem = format!("`{text}` is neither true nor false, nor from 1 to {}", BackendConfig::LAST_BACKUP);
+            Complaint::new(problem, "write `true` for a backup; with numbers, those of 1 are asked before those of 2")
         }),
     }
 }
