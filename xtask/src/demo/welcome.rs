@@ -26,7 +26,7 @@ pub(crate) fn print(scene: &Scene) -> Result<()> {
     println!("  curl -sk -c jar -b jar -d user={USER} -d password={password} {}", url("/.lb/login"));
     println!("  {}\n", refund("20.00"));
     println!("  # 2. a refund over 500.00 needs a fresh code: see the challenge, answer it, send the refund again");
-    println!("  challenge=$({} | tee /dev/stderr | grep -o '/.lb/challenge/[^\"]*')", refund("900.00"));
+    println!("  challenge=$({} | tee /dev/stderr | grep -o '/.lb/challenge/[0-9a-f]*' | head -1)", refund("900.00"));
     println!("  curl -sk -c jar -b jar -d code={} {}$challenge", code_command(scene), url(""));
     println!("  {}\n", refund("900.00"));
     println!("  # 3. see what the edge counts, and why it decided as it did");
