@@ -12,6 +12,10 @@ use crate::metrics::{Metrics, PerWorker};
 /// How long a line may wait in memory.
 const INTERVAL: Duration = Duration::from_millis(50);
 
+/// So much is written at once, without waiting for more: memory that was used a moment ago is still near, and half of what a
+/// line cost went into memory that was not.
+const SOON_BYTES: usize = 64 * 1024;
+
 /// Bytes that may gather for one worker: 200,000 lines a second. What comes beyond it is lost, and counted.
 const MAX_GATHERED_BYTES: usize = 4 * 1024 * 1024;
 
@@ -33,6 +37,8 @@ pub struct NonBlocking {
 
 /// What the writing thread is told.
 enum Order {
+    /// Much has gathered.
+    Write,
     /// Lines go there from now on.
     Use(Sink),
     Reopen,
@@ -89,10 +95,15 @@ impl NonBlocking {
     /// Takes whole lines.
     pub fn append(&self, lines: &[u8]) {
         let mut gathered = self.gathered.0.mine();
-        if gathered.len() + lines.len() > MAX_GATHERED_BYTES {
+        let (before, after) = (gathered.len(), gathered.len() + lines.len());
+        if after > MAX_GATHERED_BYTES {
             self.metrics.access_lines_dropped(1);
-        } else {
-            gathered.extend_from_slice(lines);
+            return;
+        }
+        gathered.extend_from_slice(lines);
+        drop(gathered);
+        if before < SOON_BYTES && after >= SOON_BYTES {
+            let _ = self.orders.send(Order::Write);
         }
     }
 }
@@ -126,7 +137,7 @@ impl Writing {
                 Ok(Order::Flush(done)) => {
                     let _ = done.send(());
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Order::Write) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytes::{Buf as _, BytesMut};
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus};
 use rustls::{Error, ServerConfig};
@@ -20,7 +21,7 @@ pub(super) struct Records {
     /// The beginning of a message that has not come whole.
     kept: Vec<u8>,
     /// Understood, and not taken yet.
-    plain: Vec<u8>,
+    plain: BytesMut,
     pub(super) outbox: Outbox,
     /// The client said that it will write no more.
     pub(super) has_ended: bool,
@@ -33,7 +34,7 @@ impl Records {
         Ok(Records {
             session: UnbufferedServerConnection::new(config)?,
             kept: Vec::new(),
-            plain: Vec::new(),
+            plain: BytesMut::new(),
             outbox: Outbox::default(),
             has_ended: false,
             has_failed: false,
@@ -71,7 +72,7 @@ impl Records {
         Ok(())
     }
 
-    fn conversation(&mut self) -> (Conversation<'_>, &mut Vec<u8>) {
+    fn conversation(&mut self) -> (Conversation<'_>, &mut BytesMut) {
         let Records { session, outbox, has_ended, plain, .. } = self;
         (Conversation { session, outbox, has_ended }, plain)
     }
@@ -91,8 +92,8 @@ impl Records {
     pub(super) fn take(&mut self, mut heard: impl FnMut(&[u8]) -> usize) {
         let taken = heard(&self.plain);
         match taken == self.plain.len() {
-            true => self.plain = Vec::new(),
-            false => drop(self.plain.drain(..taken)),
+            true => self.plain = BytesMut::new(),
+            false => self.plain.advance(taken),
         }
     }
 

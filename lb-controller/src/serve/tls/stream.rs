@@ -73,7 +73,7 @@ impl TlsStream {
                 *beginning = None;
             }
             let read = beginning::within(beginning, || self.poll_receive(&mut nowhere(), context));
-            if ready!(read)? == 0 {
+            if ready!(read)? == 0 || self.records.has_ended {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
         }
@@ -153,10 +153,10 @@ impl fmt::Debug for TlsStream {
 impl AsyncRead for TlsStream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let stream = self.get_mut();
-        let before = buffer.remaining();
+        let room = buffer.remaining();
         stream.records.take(|bytes| put(buffer, bytes));
         // Nothing is understood of a record whose end is still to come.
-        while buffer.remaining() == before && !stream.records.has_ended {
+        while buffer.remaining() == room && room > 0 && !stream.records.has_ended {
             let read = stream.poll_receive(buffer, context);
             if read.is_pending() {
                 stream.records.outbox.settle();
