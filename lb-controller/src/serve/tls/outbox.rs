@@ -48,8 +48,11 @@ impl Outbox {
     }
 
     /// Appends what `put` writes to the beginning of the room that it is given, which is tried with more room if that is
-    /// what it lacks; `false`: it may not.
-    pub(super) fn append(&mut self, mut put: impl FnMut(&mut [u8]) -> Result<usize, Lack>) -> bool {
+    /// what it lacks; `false`: it may not. `probably`: that it needs.
+    pub(super) fn append(&mut self, probably: usize, mut put: impl FnMut(&mut [u8]) -> Result<usize, Lack>) -> bool {
+        if self.bytes.len() - self.end < probably {
+            self.make_room(probably);
+        }
         loop {
             match put(&mut self.bytes[self.end..]) {
                 Ok(length) => {
@@ -103,7 +106,7 @@ mod tests {
     }
 
     fn append(outbox: &mut Outbox, bytes: &[u8]) -> bool {
-        outbox.append(|room| match room.get_mut(..bytes.len()) {
+        outbox.append(0, |room| match room.get_mut(..bytes.len()) {
             None => Err(Lack::Bytes(bytes.len())),
             Some(room) => {
                 room.copy_from_slice(bytes);
@@ -122,7 +125,7 @@ mod tests {
         assert_eq!((outbox.bytes.len(), shared_pieces()), (5, 1), "given back");
         assert!(append(&mut outbox, b"three"));
         assert_eq!((outbox.waiting(), shared_pieces()), (&b"two, three"[..], 0), "and taken again");
-        assert!(!outbox.append(|_| Err(Lack::Forbidden)));
+        assert!(!outbox.append(0, |_| Err(Lack::Forbidden)));
         outbox.advance(10);
         assert_eq!((outbox.waiting(), outbox.bytes.capacity(), shared_pieces()), (&b""[..], 0, 1));
     }

@@ -16,6 +16,9 @@ pub(super) const MOST_KEPT_BYTES: usize = 64 * 1024;
 /// What one record can hold (RFC 8446 §5.1).
 const RECORD_BYTES: usize = 16 * 1024;
 
+/// Around a record: its head, and what AEADs add with TLS 1.2, which is more than with 1.3.
+const WRAPPING_BYTES: usize = 5 + 8 + 16;
+
 pub(super) struct Records {
     pub(super) session: UnbufferedServerConnection,
     /// The beginning of a message that has not come whole.
@@ -84,7 +87,7 @@ impl Records {
             // What waits comes before anything is read again.
             let UnbufferedStatus { state, .. } = self.session.process_tls_records(&mut []);
             let Ok(ConnectionState::EncodeTlsData(mut message)) = state else { return };
-            self.outbox.append(|room| message.encode(room).map_err(lack_of_encoding));
+            self.outbox.append(0, |room| message.encode(room).map_err(lack_of_encoding));
         }
     }
 
@@ -104,6 +107,9 @@ impl Records {
         if self.has_failed {
             return Err(Error::EncryptError);
         }
+        if matches!(what, Say::Bytes([])) {
+            return Ok(());
+        }
         let mut kept = std::mem::take(&mut self.kept);
         let (mut conversation, plain) = self.conversation();
         let done = conversation.go_on(&mut kept, what, |heard| plain.extend_from_slice(heard));
@@ -117,8 +123,9 @@ impl Records {
 
     /// Puts all of `slices` into the outbox. What is shorter than a record shares one with what follows.
     pub(super) fn say_all<'s>(&mut self, slices: impl Iterator<Item = &'s [u8]>) -> Result<(), Error> {
+        let mut slices = slices.filter(|slice| !slice.is_empty()).peekable();
         let mut together: Vec<u8> = Vec::new();
-        for mut slice in slices {
+        while let Some(mut slice) = slices.next() {
             if !together.is_empty() {
                 let (first, rest) = slice.split_at(slice.len().min(RECORD_BYTES - together.len()));
                 together.extend_from_slice(first);
@@ -128,16 +135,14 @@ impl Records {
                 self.say(Say::Bytes(&together))?;
                 together.clear();
             }
-            let (whole, rest) = slice.split_at(slice.len() / RECORD_BYTES * RECORD_BYTES);
-            if !whole.is_empty() {
-                self.say(Say::Bytes(whole))?;
-            }
+            let follows = slices.peek().is_some();
+            let alone =
+                if follows || !together.is_empty() { slice.len() / RECORD_BYTES * RECORD_BYTES } else { slice.len() };
+            let (alone, rest) = slice.split_at(alone);
+            self.say(Say::Bytes(alone))?;
             together.extend_from_slice(rest);
         }
-        match together.is_empty() {
-            true => Ok(()),
-            false => self.say(Say::Bytes(&together)),
-        }
+        self.say(Say::Bytes(&together))
     }
 
     /// Says that nothing more will be said; once, however often it is called.
@@ -176,19 +181,23 @@ impl Conversation<'_> {
                     }
                 }
                 ConnectionState::EncodeTlsData(mut message) => {
-                    self.outbox.append(|room| message.encode(room).map_err(lack_of_encoding));
+                    self.outbox.append(0, |room| message.encode(room).map_err(lack_of_encoding));
                 }
                 ConnectionState::TransmitTlsData(transmitted) => transmitted.done(),
                 ConnectionState::PeerClosed => *self.has_ended = true,
                 ConnectionState::WriteTraffic(mut traffic) => {
-                    let said = self.outbox.append(|room| {
-                        let said = match say {
-                            Say::Nothing => Ok(0),
-                            Say::Bytes(bytes) => traffic.encrypt(bytes, room),
-                            Say::Goodbye => traffic.queue_close_notify(room),
-                        };
-                        said.map_err(lack_of_encryption)
-                    });
+                    let said = match say {
+                        Say::Nothing => true,
+                        Say::Bytes(bytes) => {
+                            let encrypt = |room: &mut [u8]| traffic.encrypt(bytes, room).map_err(lack_of_encryption);
+                            self.outbox.append(wrapped_bytes(bytes.len()), encrypt)
+                        }
+                        Say::Goodbye => {
+                            let goodbye =
+                                |room: &mut [u8]| traffic.queue_close_notify(room).map_err(lack_of_encryption);
+                            self.outbox.append(0, goodbye)
+                        }
+                    };
                     return if said { Ok(done) } else { Err(Error::EncryptError) };
                 }
                 // The handshake has not ended, or all has been said.
@@ -197,6 +206,11 @@ impl Conversation<'_> {
             }
         }
     }
+}
+
+/// What `bytes` take as records; more is asked for where it is more.
+fn wrapped_bytes(bytes: usize) -> usize {
+    bytes + bytes.div_ceil(RECORD_BYTES) * WRAPPING_BYTES
 }
 
 fn lack_of_encoding(error: EncodeError) -> Lack {
