@@ -73,7 +73,8 @@ impl TlsStream {
                 *beginning = None;
             }
             let read = beginning::within(beginning, || self.poll_receive(&mut nowhere(), context));
-            if ready!(read)? == 0 || self.records.has_ended {
+            // Whoever says goodbye with the last message of the handshake may have said something before.
+            if ready!(read)? == 0 || self.records.has_ended && self.is_handshaking() {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
         }

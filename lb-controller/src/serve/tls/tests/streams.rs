@@ -150,3 +150,40 @@ async fn whoever_reads_slowly_gets_everything() {
         assert!(read == body, "{version:?}");
     }
 }
+
+#[tokio::test]
+async fn a_request_may_come_with_the_end_of_the_handshake_and_a_goodbye() {
+    let (stage, listener) = (Stage::new(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let (edge, address) = (stage.edge(), listener.local_addr().unwrap());
+    let accept = async {
+        let hello = Hello::read(listener.accept().await.unwrap().0).await.unwrap();
+        let mut server = TlsStream::accept(hello.stream, hello.bytes, edge.current.load_full()).await.unwrap();
+        let mut read = Vec::new();
+        server.read_to_end(&mut read).await.unwrap();
+        read
+    };
+    let connect = async {
+        let name = ServerName::try_from("shop.example").unwrap();
+        let mut client = rustls::ClientConnection::new(stage.client(&version::TLS13), name).unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut bytes = Vec::new();
+        client.write_tls(&mut bytes).unwrap();
+        stream.write_all(&bytes).await.unwrap();
+        while client.is_handshaking() {
+            bytes.resize(8 * 1024, 0);
+            let read = stream.read(&mut bytes).await.unwrap();
+            client.read_tls(&mut &bytes[..read]).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        std::io::Write::write_all(&mut client.writer(), b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        client.send_close_notify();
+        bytes.clear();
+        while client.wants_write() {
+            client.write_tls(&mut bytes).unwrap();
+        }
+        stream.write_all(&bytes).await.unwrap();
+        stream
+    };
+    let (read, _client) = tokio::join!(accept, connect);
+    assert_eq!(read, b"GET / HTTP/1.0\r\n\r\n");
+}
