@@ -24,7 +24,8 @@ pub fn any_certificate(alpn: &[u8]) -> Result<ClientConfig> {
 /// what it loads, which would then mostly wait.
 pub fn any_server(alpn: &[u8]) -> Result<ClientConfig> {
     let mut config = any_certificate(alpn)?;
-    config.dangerous().set_certificate_verifier(Arc::new(AnyServer));
+    let provider = Arc::clone(config.crypto_provider());
+    config.dangerous().set_certificate_verifier(Arc::new(AnyCertificate { provider, checks_key: false }));
     Ok(config)
 }
 
@@ -34,7 +35,7 @@ pub(crate) fn any_certificate_as(alpn: &[u8], own: Option<&OwnCertificate>) -> R
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)));
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate { provider, checks_key: true }));
     let mut config = match own {
         Some(own) => builder.with_client_auth_cert(vec![own.certificate.clone()], own.key.clone_key())?,
         None => builder.with_no_client_auth(),
@@ -43,9 +44,13 @@ pub(crate) fn any_certificate_as(alpn: &[u8], own: Option<&OwnCertificate>) -> R
     Ok(config)
 }
 
-/// Accepts every certificate, yet checks that the server holds its key.
+/// Accepts every certificate.
 #[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
+struct AnyCertificate {
+    provider: Arc<CryptoProvider>,
+    /// Whether the server must hold its key.
+    checks_key: bool,
+}
 
 impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
@@ -65,7 +70,10 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        if !self.checks_key {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -74,49 +82,13 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        if !self.checks_key {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// Checks nothing.
-#[derive(Debug)]
-struct AnyServer;
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _certificate: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::RSA_PSS_SHA256]
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
