@@ -1,14 +1,16 @@
 //! `lb-bench l4`: what the XDP program costs per packet, in the kernel's own runner (`BPF_PROG_TEST_RUN`); and
-//! `lb-bench handshakes`, a load that no program of Debian's makes.
+//! `lb-bench handshakes` and `lb-bench latencies`, loads that no program of Debian's makes.
 //!
 //! The runner's loop and the driver that writes each packet are part of all figures, of the program's and of the
 //! floor's alike; nothing is subtracted. Machines differ, so the figures to compare are the ratios.
 
+mod answer;
 mod cases;
 mod cookies;
 mod driver;
 mod end_to_end;
 mod handshakes;
+mod latencies;
 mod lists;
 mod measure;
 mod report;
@@ -27,6 +29,8 @@ enum Command {
     L4(L4),
     /// Requests that each begin with a full TLS handshake; prints how many
     Handshakes(handshakes::Options),
+    /// Requests at a steady rate, at times that chance picks; prints how long each took
+    Latencies(latencies::Options),
 }
 
 #[derive(clap::Args)]
@@ -52,13 +56,18 @@ struct L4 {
 fn main() -> ExitCode {
     match Command::parse() {
         Command::L4(options) => l4(options),
-        Command::Handshakes(options) => match handshakes::run(options) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("error: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
+        Command::Handshakes(options) => told(handshakes::run(options)),
+        Command::Latencies(options) => told(latencies::run(options)),
+    }
+}
+
+fn told(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

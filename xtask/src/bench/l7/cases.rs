@@ -14,6 +14,7 @@ pub(super) struct Case {
 }
 
 const PER_CPU_SECOND: &str = "requests per CPU-second";
+const ADDED_AT_PER_SECOND: u32 = 2000;
 
 pub(super) const ALL: &[Case] = &[
     Case { name: "h1", unit: PER_CPU_SECOND, more_is_better: true, measure: h1 },
@@ -75,14 +76,13 @@ fn added_p99(home: &Home, subject: &Subject, seconds: u32) -> Result<f64> {
 
 /// Over a server without a proxy. The two take turns of a second, since how soon a CPU wakes up is another matter in each.
 fn added(home: &Home, subject: &Subject, seconds: u32, percent: usize) -> Result<f64> {
-    let urls = [format!("http://127.0.0.1:{DIRECT_PORT}/1k"), url(subject, "/1k")];
-    let mut latencies = [Vec::new(), Vec::new()];
+    let rate = ["--per-second", &ADDED_AT_PER_SECOND.to_string()];
+    let [mut direct, mut it] = [Vec::new(), Vec::new()];
     for _ in 0..2 * seconds {
-        for (latencies, url) in latencies.iter_mut().zip(&urls) {
-            latencies.extend(load::latencies(home, url, 2000, 1)?);
-        }
+        direct.extend(load::latencies(home, DIRECT_PORT, 1, &[&rate[..], &["--plain"]].concat())?);
+        it.extend(load::latencies(home, subject.port, 1, &rate)?);
     }
-    let [direct, it] = latencies.map(|mut latencies| {
+    let [direct, it] = [direct, it].map(|mut latencies| {
         latencies.sort_unstable();
         latencies[(latencies.len() * percent / 100).min(latencies.len() - 1)] as f64
     });

@@ -1,4 +1,4 @@
-//! Load from wrk and h2load, and what they say of it.
+//! Load from wrk, h2load and our own lb-bench, and what they say of it.
 
 use std::process::Command;
 
@@ -50,19 +50,24 @@ fn answered_to_wrk(said: &str) -> Result<Answered> {
 
 /// How many requests were answered that each began with a full handshake.
 pub(super) fn handshakes(home: &Home, port: u16, seconds: u32) -> Result<f64> {
+    let said = our_own(home, "handshakes", port, seconds, &[])?;
+    said.trim().parse().with_context(|| format!("lb-bench said no number of requests: {said}"))
+}
+
+/// Latencies in microseconds of HTTP/1.1 requests at a steady rate, at times that chance picks.
+pub(super) fn latencies(home: &Home, port: u16, seconds: u32, how: &[&str]) -> Result<Vec<u64>> {
+    let said = our_own(home, "latencies", port, seconds, how)?;
+    let latencies: Result<Vec<u64>, _> = said.lines().map(str::parse).collect();
+    latencies.ok().filter(|all| !all.is_empty()).with_context(|| format!("lb-bench said no latencies: {said}"))
+}
+
+/// A load that no program of Debian's makes.
+fn our_own(home: &Home, load: &str, port: u16, seconds: u32, how: &[&str]) -> Result<String> {
     let bench = home.workspace.binary("lb-bench", Profile::Release);
     let mut bench = pinned(home, &bench.display().to_string());
-    bench.args([
-        "handshakes",
-        "--path",
-        "/1k",
-        "--to",
-        &format!("127.0.0.1:{port}"),
-        "--seconds",
-        &seconds.to_string(),
-    ]);
-    let said = run::output(&mut bench)?;
-    said.trim().parse().with_context(|| format!("lb-bench said no number of requests: {said}"))
+    let (to, seconds) = (format!("127.0.0.1:{port}"), seconds.to_string());
+    bench.args([load, "--path", "/1k", "--to", &to, "--seconds", &seconds]).args(how);
+    run::output(&mut bench)
 }
 
 /// HTTP/2: 8 connections with 32 streams each.
@@ -74,25 +79,6 @@ pub(super) fn h2load(home: &Home, url: &str, seconds: u32) -> Result<Answered> {
     let good = status.split_once(" 2xx").and_then(|(number, _)| number.parse().ok());
     ensure!(status.contains(" 0 4xx, 0 5xx") || status.contains("0 3xx, 0 4xx, 0 5xx"), "h2load: {status}");
     Ok(Answered { requests: good.with_context(|| format!("h2load said no status codes:\n{said}"))? })
-}
-
-/// Latencies in microseconds of HTTP/1.1 requests at a steady rate.
-pub(super) fn latencies(home: &Home, url: &str, per_second: u32, seconds: u32) -> Result<Vec<u64>> {
-    const CONNECTIONS: u32 = 10;
-    let log = home.path("latencies.tsv");
-    // h2load appends.
-    if log.exists() {
-        std::fs::remove_file(&log).with_context(|| format!("removing {}", log.display()))?;
-    }
-    let mut h2load = pinned(home, "h2load");
-    h2load.args(["--h1", "-t1", &format!("-c{CONNECTIONS}"), &format!("--rps={}", per_second / CONNECTIONS)]);
-    h2load.arg(format!("-D{seconds}")).arg(format!("--log-file={}", log.display())).arg(url);
-    run::output(&mut h2load)?;
-    let text = std::fs::read_to_string(&log).with_context(|| format!("reading {}", log.display()))?;
-    // Time of start, status, time taken in microseconds.
-    let latencies: Vec<u64> = text.lines().filter_map(|line| line.split('\t').nth(2)?.trim().parse().ok()).collect();
-    ensure!(!latencies.is_empty(), "h2load logged no request in {}", log.display());
-    Ok(latencies)
 }
 
 /// Opens connections, sends one request on each and leaves them open; `look` is called meanwhile.
