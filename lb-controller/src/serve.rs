@@ -117,6 +117,8 @@ async fn answer(
     }
 
     request.certificate = request.certificate.filter(|certificate| edge.client_authorities.trusts(certificate, now));
+    let has_new_token = || edge.step_up.has_new_token(&visit, &request);
+    overload::admit_where(has_new_token, Share::NewTokens, &edge.metrics).await?;
     let credential = edge.step_up.credential(&visit, &edge.api_keys, &mut request).await;
     let session = credential.session();
     overload::admit(Share::of(session.is_some()), &edge.metrics).await?;

@@ -31,6 +31,16 @@ pub struct Crowd {
 impl Crowd {
     /// So many, each on a connection of its own, on a thread beside the test's. `path` is asked for at `host`.
     pub fn of(count: usize, edge: SocketAddr, host: &'static str, path: &'static str) -> Result<Crowd> {
+        Crowd::saying(count, edge, (host, path), || None)
+    }
+
+    /// The same, with an `Authorization` for each request.
+    pub fn saying(
+        count: usize,
+        edge: SocketAddr,
+        (host, path): (&'static str, &'static str),
+        authorization: impl Fn() -> Option<String> + Clone + Send + Sync + 'static,
+    ) -> Result<Crowd> {
         let config = Arc::new(trust::any_certificate(b"http/1.1")?);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (answers, is_over) = (Arc::<Mutex<_>>::default(), Arc::<AtomicBool>::default());
@@ -38,11 +48,11 @@ impl Crowd {
         let thread = std::thread::spawn(move || {
             runtime.block_on(async {
                 for _ in 0..count {
-                    let (config, counted) = (config.clone(), counted.clone());
+                    let (config, counted, authorization) = (config.clone(), counted.clone(), authorization.clone());
                     tokio::spawn(async move {
                         loop {
                             // One that is cut off comes again.
-                            let _ = ask_on(&config, edge, (host, path), &counted).await;
+                            let _ = ask_on(&config, edge, (host, path), &authorization, &counted).await;
                         }
                     });
                 }
@@ -73,6 +83,7 @@ async fn ask_on(
     config: &Arc<ClientConfig>,
     edge: SocketAddr,
     (host, path): (&'static str, &'static str),
+    authorization: &impl Fn() -> Option<String>,
     answers: &Mutex<BTreeMap<u16, u64>>,
 ) -> Result<()> {
     let stream = TcpStream::connect(edge).await?;
@@ -80,7 +91,11 @@ async fn ask_on(
     let (mut send, connection) = http1::handshake(TokioIo::new(tls)).await?;
     tokio::spawn(connection);
     loop {
-        let request = Request::get(path).header(header::HOST, host).body(Empty::<Bytes>::new())?;
+        let mut request = Request::get(path).header(header::HOST, host);
+        if let Some(authorization) = authorization() {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        let request = request.body(Empty::<Bytes>::new())?;
         let response = send.send_request(request).await?;
         let status = response.status().as_u16();
         response.into_body().collect().await?;

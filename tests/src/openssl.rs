@@ -63,10 +63,10 @@ impl Connection {
         self.0.lines().find_map(|line| Some(line.trim().strip_prefix(name)?.trim_start_matches(':').trim()))
     }
 
-    /// How often a server began to speak of TLS 1.3: twice if it asked for another first message.
+    /// How often the server said hello: twice if it asked for another first message.
     pub fn server_hellos(&self) -> Result<usize> {
         ensure!(self.0.contains("ClientHello"), "to be asked of connections with -msg only");
-        Ok(self.0.matches("ServerHello").count())
+        Ok(self.0.lines().filter(|line| line.ends_with("ServerHello")).count())
     }
 }
 

@@ -5,9 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use lb_tests::crowd::Crowd;
 use lb_tests::edge::{Edge, PASSWORD, USER, totp_code};
+use lb_tests::federated::Federated;
+use lb_tests::level;
+use lb_tests::signing_key::unique;
 use lb_tests::site::{DOMAIN, Plan, Site};
 use lb_tests::visitor::{Answer, Visitor};
 use nix::sys::signal::{Signal, kill};
@@ -102,4 +107,43 @@ async fn at_overload_strangers_are_left_out_and_a_step_up_goes_through() -> Resu
     drop((crowd, starved));
     site.eventually("nobody is left out any more", async |site| Ok(site.metric("lb_worker_shed_ratio", "")? == 0.0))
         .await
+}
+
+/// To look at a signature costs more than to forward a request: a flood of forged ones must not be looked at whole.
+#[tokio::test]
+async fn at_overload_half_of_the_tokens_that_nobody_knows_are_left_out_unread() -> Result<()> {
+    if level::is_skipped("peers", Federated::lacking()) {
+        return Ok(());
+    }
+    let scene = Federated::start_with("overload: {queueing_delay: 20ms}\n".to_owned()).await?;
+    let known = scene.idp.access_token("client=app&account=carol").await?;
+    ensure!(scene.with_token(&known, "/orders").await?.status == 200, "an honest token");
+    let fresh = scene.idp.access_token("client=app&account=dave").await?;
+    let (unsigned, _) = known.rsplit_once('.').context("no JWT")?;
+    let unsigned = unsigned.to_owned();
+    let forged = move || Some(format!("Bearer {unsigned}.{}", URL_SAFE_NO_PAD.encode(&unique().repeat(3)[..64])));
+    let crowd = Crowd::saying(STRANGERS, scene.edge.address, ("127.0.0.1", "/orders"), forged)?;
+    let starved = Starved::of(&scene.edge)?;
+    let left_out =
+        || -> Result<f64> { Ok(scene.edge.metrics()?.value(r#"lb_requests_shed_total{share="new_tokens"}"#)) };
+    let deadline = Instant::now() + WITHIN;
+    while left_out()? < 50.0 {
+        ensure!(Instant::now() < deadline, "all are read: {crowd:?}\n{}", scene.edge.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for (whose, token) in [("a known one", &known), ("one that is new", &fresh), ("and then known", &fresh)] {
+        let deadline = Instant::now() + WITHIN;
+        loop {
+            let answer = scene.with_token(token, "/orders").await?;
+            if answer.problem() != "edge-overloaded" {
+                ensure!(answer.status == 200, "{whose}: {} {}", answer.status, answer.text());
+                break;
+            }
+            ensure!(Instant::now() < deadline, "{whose} is left out for ever");
+        }
+    }
+    drop(starved);
+    let read = scene.edge.metrics()?.value(r#"lb_tokens_refused_total{reason="invalid_token"}"#);
+    ensure!(crowd.answers(200) == 0 && read > 0.0, "no forged one opens anything: {crowd:?}, {read} were read");
+    Ok(())
 }

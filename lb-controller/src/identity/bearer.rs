@@ -184,6 +184,11 @@ impl Bearers {
         issuer.published.metadata.at_hand()?.authorization_endpoint.clone()
     }
 
+    /// Whether it is known what this token is worth.
+    pub(crate) fn remembers(&self, token: &str) -> bool {
+        self.recall(&super::sha256(token.as_bytes())).is_some()
+    }
+
     /// Forgets every token: each is verified anew when it comes next.
     pub(crate) fn forget(&self) {
         self.remembered.clear();

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
@@ -15,6 +15,7 @@ use super::gate::RoutePlace;
 use super::latency::Latency;
 use super::shared::{Apart, Shared};
 use super::tls::Handshake;
+use crate::clock::coarse_monotonic;
 use crate::config::EjectionConfig;
 
 /// One backend of one pool. Healthy until its first health check says otherwise, so that an edge that just started
@@ -88,11 +89,10 @@ pub struct InFlight {
     route_place: Option<RoutePlace>,
 }
 
-/// Milliseconds since the first call, which is long before any backend comes back.
+/// Milliseconds of a clock that nobody sets.
 pub(super) fn now_ms() -> u64 {
-    static START: OnceLock<Instant> = OnceLock::new();
     // From 1: 0 stands for "never".
-    START.get_or_init(Instant::now).elapsed().as_millis() as u64 + 1
+    coarse_monotonic().as_millis() as u64 + 1
 }
 
 impl Backend {
@@ -302,11 +302,9 @@ impl InFlight {
     }
 
     /// A connection was found, and the request goes out.
-    pub fn sent(&mut self) {
+    pub fn sent(&mut self, at: Instant) {
         self.backend.counts.requests.fetch_add(1, Ordering::Relaxed);
-        if self.backend.shared.measures_latency() {
-            self.sent = Some(Instant::now());
-        }
+        self.sent = self.backend.shared.measures_latency().then_some(at);
     }
 
     /// The head of its response has come.

@@ -172,8 +172,8 @@ impl Record {
     }
 
     /// The request goes to `backend` with these headers.
-    pub(crate) fn begin_try(&mut self, backend: SocketAddr, headers: &mut HeaderMap) {
-        (self.backend, self.tried_at) = (Some(backend), Instant::now());
+    pub(crate) fn begin_try(&mut self, backend: SocketAddr, at: Instant, headers: &mut HeaderMap) {
+        (self.backend, self.tried_at) = (Some(backend), at);
         if let Some(trace) = &mut self.trace {
             trace.begin_try(backend, self.method.as_str(), headers);
         }

@@ -6,7 +6,6 @@ use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use http::{HeaderValue, Method, Response, request};
 use lb_policy::Permit;
@@ -74,7 +73,7 @@ async fn send(
         let opened = open(&mut tries, may_reuse).await;
         record.not_connected(since, &tries.take_not_connected());
         let opened = opened.inspect_err(|_| tries.tell(record))?;
-        record.begin_try(opened.backend().address, &mut head.headers);
+        record.begin_try(opened.backend().address, opened.at.into_std(), &mut head.headers);
         let spare = body.again().filter(|_| is_idempotent(&head.method));
         let Tried { mut opened, answer } = match (target.timeouts.hedge_after, &spare) {
             (Some(after), Some(spare)) => {
@@ -148,6 +147,8 @@ struct Opened {
     /// It has served before.
     reused: bool,
     in_flight: InFlight,
+    /// When it was there.
+    at: Instant,
 }
 
 impl Opened {
@@ -179,8 +180,8 @@ async fn ask(
     timeouts: Timeouts,
 ) -> Tried {
     opened.connection.begin(head, body);
-    opened.in_flight.sent();
-    let answer = answer(&mut opened.connection, client, timeouts).await;
+    opened.in_flight.sent(opened.at.into_std());
+    let answer = answer(&mut opened, client, timeouts).await;
     Tried { opened, answer }
 }
 
@@ -197,7 +198,7 @@ async fn open(tries: &mut Tries<'_>, may_reuse: bool) -> Result<Opened, Refusal>
         Ok((Box::pin(upstream::connect(dial, backend, timeout, &target.preface)).await?, false))
     };
     let ((connection, reused), in_flight) = try_backends(tries, connect).await?;
-    Ok(Opened { connection, reused, in_flight })
+    Ok(Opened { connection, reused, in_flight, at: Instant::now() })
 }
 
 /// Opens something to one backend after another, until one accepts.
@@ -216,7 +217,7 @@ pub(super) async fn try_backends<Opened>(
 
 /// The response's head, or why there is none. The clock starts anew whenever the request's body moves.
 async fn answer(
-    connection: &mut Connection,
+    Opened { connection, at, .. }: &mut Opened,
     ClientSide { progress, interim }: ClientSide<'_>,
     timeouts: Timeouts,
 ) -> Result<Result<Response<()>, ExchangeError>, Refusal> {
@@ -224,14 +225,14 @@ async fn answer(
         Some(progress) if !progress.has_ended() => timeouts.request_body,
         _ => timeouts.response,
     };
-    let mut deadline = after(patience());
+    let mut deadline = *at + patience();
     poll_fn(|context| {
         if let Poll::Ready(response) = connection.poll_response(interim, context) {
             return Poll::Ready(Ok(response));
         }
         while connection.poll_past(deadline, context).is_ready() {
             match progress {
-                Some(progress) if progress.take_moved() => deadline = after(patience()),
+                Some(progress) if progress.take_moved() => deadline = Instant::now() + patience(),
                 Some(progress) if progress.waits_for_client() => return Poll::Ready(Err(Refusal::ClientTooSlow)),
                 _ => return Poll::Ready(Err(Refusal::BackendTooSlow)),
             }
@@ -239,10 +240,6 @@ async fn answer(
         Poll::Pending
     })
     .await
-}
-
-fn after(patience: Duration) -> Instant {
-    Instant::now() + patience
 }
 
 /// The body to send again, where that is safe: RFC 9110 §9.2.2 allows it for what was not sent at all, and for idempotent

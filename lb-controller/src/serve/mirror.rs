@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, request};
@@ -139,7 +139,7 @@ async fn send(pool: &Pool, preface: &Preface, head: request::Parts, body: Waited
         },
     };
     connection.begin(&head, RequestBody::Whole(Full::new(body)));
-    in_flight.sent();
+    in_flight.sent(Instant::now());
     match poll_fn(|context| connection.poll_response(None, context)).await {
         Ok(response) => in_flight.answered(response.status()),
         Err(error) => return failed(&in_flight, format!("no response to a copy: {error}")),

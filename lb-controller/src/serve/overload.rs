@@ -39,11 +39,13 @@ pub(super) enum Share {
     Strangers,
     /// The gateway's own pages: how a stranger becomes somebody.
     OwnPages,
+    /// Tokens that are to be verified, which costs more than to forward a request: how a program becomes somebody.
+    NewTokens,
     Sessions,
 }
 
 impl Share {
-    pub(super) const ALL: [Share; 3] = [Share::Strangers, Share::OwnPages, Share::Sessions];
+    pub(super) const ALL: [Share; 4] = [Share::Strangers, Share::OwnPages, Share::NewTokens, Share::Sessions];
 
     /// Of a request for a route.
     pub(super) fn of(has_session: bool) -> Share {
@@ -59,6 +61,7 @@ impl Share {
         match self {
             Share::Strangers => "strangers",
             Share::OwnPages => "own_pages",
+            Share::NewTokens => "new_tokens",
             Share::Sessions => "sessions",
         }
     }
@@ -73,8 +76,17 @@ thread_local! {
 ///
 /// Errors: the worker has more to do than it can, and this request is one of those that are left out.
 pub(super) async fn admit(share: Share, metrics: &Metrics) -> Result<(), Refusal> {
+    admit_where(|| true, share, metrics).await
+}
+
+/// As [`admit`], for a request that is of `share` where `is_of_it`; that is asked at overload only.
+pub(super) async fn admit_where(
+    is_of_it: impl FnOnce() -> bool,
+    share: Share,
+    metrics: &Metrics,
+) -> Result<(), Refusal> {
     let pressure = PRESSURE.get();
-    if pressure == 0 || fastrand::u32(..WHOLE) >= shed_of(share, pressure) {
+    if pressure == 0 || fastrand::u32(..WHOLE) >= shed_of(share, pressure) || !is_of_it() {
         return Ok(());
     }
     metrics.shed(share.name());
@@ -86,7 +98,7 @@ pub(super) async fn admit(share: Share, metrics: &Metrics) -> Result<(), Refusal
 fn shed_of(share: Share, pressure: u32) -> u32 {
     match share {
         Share::Strangers => pressure.min(WHOLE),
-        Share::OwnPages => pressure.saturating_sub(WHOLE).min(MOST),
+        Share::OwnPages | Share::NewTokens => pressure.saturating_sub(WHOLE).min(MOST),
         Share::Sessions => pressure.saturating_sub(WHOLE + MOST).min(MOST),
     }
 }
@@ -177,22 +189,23 @@ mod tests {
         let some = watch.pressure;
         assert!(after(&mut watch, &mut now, 10, 300 * MS) > some, "it stands");
         let most = after(&mut watch, &mut now, 1_000, 300 * MS);
-        assert_eq!(Share::ALL.map(|share| shed_of(share, most)), [WHOLE, MOST, MOST]);
+        assert_eq!(Share::ALL.map(|share| shed_of(share, most)), [WHOLE, MOST, MOST, MOST]);
         assert!(after(&mut watch, &mut now, 5, MS) > 0, "it ends slowly");
         assert_eq!(after(&mut watch, &mut now, 1_000, MS), 0);
     }
 
     #[test]
     fn strangers_are_left_out_before_pages_and_pages_before_people() {
-        let mut before = [0; 3];
+        let mut before = [0; 4];
         for pressure in 0..=WHOLE + 2 * MOST {
             let shed = Share::ALL.map(|share| shed_of(share, pressure));
             assert!(shed.iter().zip(before).all(|(now, before)| *now >= before), "more pressure lets nobody in");
             assert!(shed[1] == 0 || shed[0] == WHOLE, "pages only when no stranger is let in: {shed:?}");
-            assert!(shed[2] == 0 || shed[1] == MOST, "people last: {shed:?}");
+            assert_eq!(shed[1], shed[2], "who would be somebody, in either way");
+            assert!(shed[3] == 0 || shed[1] == MOST, "people last: {shed:?}");
             before = shed;
         }
-        assert!(before[1] < WHOLE && before[2] < WHOLE, "some of them are always let in");
+        assert!(before[1] < WHOLE && before[3] < WHOLE, "some of them are always let in");
     }
 
     #[test]
@@ -203,6 +216,31 @@ mod tests {
             watch.look(now, Duration::from_secs(5), Duration::ZERO);
         }
         assert_eq!(watch.pressure, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whether_a_token_is_new_is_asked_at_overload_only() {
+        let metrics = Metrics::default();
+        for (pressure, is_new, is_asked, is_shed) in [
+            (0, true, false, false),
+            (MOST, true, false, false),
+            (u32::MAX, true, true, true),
+            (u32::MAX, false, true, false),
+        ] {
+            PRESSURE.set(pressure);
+            let (asked, mut sheds) = (Cell::new(false), false);
+            // Half of them are let in, whatever the pressure.
+            for _ in 0..100 {
+                let is_of_it = || {
+                    asked.set(true);
+                    is_new
+                };
+                sheds |= admit_where(is_of_it, Share::NewTokens, &metrics).await.is_err();
+            }
+            assert_eq!((asked.get(), sheds), (is_asked, is_shed), "{pressure} {is_new}");
+        }
+        PRESSURE.set(0);
+        assert!(metrics.render().contains("lb_requests_shed_total{share=\"new_tokens\"}"), "{}", metrics.render());
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,6 +10,7 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use http::{HeaderValue, Response, StatusCode, header, request};
 
@@ -87,8 +88,9 @@ pub(super) async fn forward(
     record.not_connected(since, &tries.take_not_connected());
     let (mut connection, mut in_flight) = opened.inspect_err(|_| tries.tell(record))?;
     let backend = in_flight.backend().clone();
-    record.begin_try(backend.address, &mut head.headers);
-    in_flight.sent();
+    let at = Instant::now();
+    record.begin_try(backend.address, at, &mut head.headers);
+    in_flight.sent(at);
     target.hand_over(&mut in_flight);
     let keys = Keys::of(&mut head.headers, connection.is_h2());
     if !connection.is_h2() {

@@ -47,6 +47,16 @@ fn remove_keys(headers: &mut HeaderMap) {
 }
 
 impl StepUp {
+    /// Whether the request brings a token that nobody has verified lately: to know who sends it would take long.
+    pub fn has_new_token(&self, visit: &Visit<'_>, request: &Inbound) -> bool {
+        let bearers = visit.identities.bearers();
+        match only_value(&request.headers, header::AUTHORIZATION.as_str()).and_then(credentials) {
+            Some((Scheme::Bearer, text)) if ApiKeys::has_form(text) => false,
+            Some((_, token)) => !bearers.is_empty() && !bearers.remembers(token),
+            None => false,
+        }
+    }
+
     /// Who sends the request. A credential in `Authorization` is meant by whoever put it there: a cookie beside it does
     /// not count.
     pub async fn credential(&self, visit: &Visit<'_>, keys: &ApiKeys, request: &mut Inbound) -> Credential {

@@ -176,11 +176,14 @@ async fn a_token_tells_whether_a_person_stands_behind_it() {
 async fn a_verified_token_is_remembered_for_a_minute_at_most_and_never_beyond_its_end() {
     let scene = scene(&["at+jwt"]);
     let long = access_token(&json!({}));
+    assert!(!scene.bearers.remembers(&long));
     let first = scene.bearers.authenticate(presented(&long)).await.unwrap();
     scene.clock.set(NOW + 59);
     let second = scene.bearers.authenticate(presented(&long)).await.unwrap();
     assert!(Arc::ptr_eq(&first, &second), "it was not verified again");
+    assert!(scene.bearers.remembers(&long));
     scene.clock.set(NOW + 60);
+    assert!(!scene.bearers.remembers(&long), "a minute is over");
     assert!(!Arc::ptr_eq(&first, &scene.bearers.authenticate(presented(&long)).await.unwrap()), "a minute is over");
     scene.clock.set(NOW);
     let short = access_token(&json!({"exp": NOW + 10}));

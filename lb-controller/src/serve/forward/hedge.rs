@@ -1,9 +1,10 @@
 //! A second backend is asked when the first takes long, and the first good answer of the two goes to the client.
 
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::request;
+use tokio::time::Instant;
 
 use super::{ClientSide, Opened, Tried, end_of};
 use crate::serve::access_log::Record;
@@ -42,7 +43,7 @@ pub(super) async fn ask(
     let mut second = pin!(async move {
         match upstream::connect(&target.pool.dial, in_flight.backend(), timeouts.connect, &target.preface).await {
             Ok(connection) => {
-                let opened = Opened { connection, reused: false, in_flight };
+                let opened = Opened { connection, reused: false, in_flight, at: Instant::now() };
                 Ok(super::ask(opened, (head, body), ClientSide::default(), timeouts).await)
             }
             Err(error) => {
@@ -79,7 +80,7 @@ pub(super) async fn ask(
         }
         Won::Second(tried, end) => {
             record.lost_try(asked.address, end);
-            record.second_won(beside, asked_at);
+            record.second_won(beside, asked_at.into_std());
             tried
         }
     }

@@ -128,7 +128,7 @@ async fn relay(
     (pool, idle): (&Arc<Pool>, Duration),
     moved: &Moved,
 ) -> &'static str {
-    in_flight.sent();
+    in_flight.sent(Instant::now().into_std());
     let ends = Ends { source: canonical(arrival.address), destination: arrival.local };
     let header = pool.send_proxy_protocol.map(|version| match arrival.is_a_clients {
         true => proxy_protocol::of_client(version, ends),

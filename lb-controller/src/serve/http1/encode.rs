@@ -2,11 +2,13 @@
 
 use std::cell::RefCell;
 use std::io::Write;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header, request};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
+
+use crate::clock::coarse_monotonic;
 
 /// How a body is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,13 +166,14 @@ fn content_length(out: &mut Vec<u8>, length: u64) {
 fn date(out: &mut Vec<u8>) {
     struct Written {
         line: Vec<u8>,
-        at: Option<Instant>,
+        /// Of the coarse monotonic clock.
+        at: Option<Duration>,
     }
     thread_local!(static WRITTEN: RefCell<Written> = const { RefCell::new(Written { line: Vec::new(), at: None }) });
     WRITTEN.with_borrow_mut(|Written { line, at }| {
-        let now = Instant::now();
+        let now = coarse_monotonic();
         // Half a second old, it may be the second before.
-        if at.is_none_or(|at| now.duration_since(at) >= Duration::from_millis(500)) {
+        if at.is_none_or(|at| now.saturating_sub(at) >= Duration::from_millis(500)) {
             *at = Some(now);
             line.clear();
             let date = OffsetDateTime::now_utc().format(&Rfc2822).unwrap_or_default();
