@@ -117,8 +117,7 @@ async fn answer(
     }
 
     request.certificate = request.certificate.filter(|certificate| edge.client_authorities.trusts(certificate, now));
-    let has_new_token = || edge.step_up.has_new_token(&visit, &request);
-    overload::admit_where(has_new_token, Share::NewTokens, &edge.metrics).await?;
+    overload::admit_where(|| edge.step_up.has_new_token(&visit, &request), Share::NewTokens, &edge.metrics).await?;
     let credential = edge.step_up.credential(&visit, &edge.api_keys, &mut request).await;
     let session = credential.session();
     overload::admit(Share::of(session.is_some()), &edge.metrics).await?;
@@ -138,7 +137,7 @@ async fn answer(
     let who = facts::Who { session, proved_for_this_request: &resumed.proved, provable: &provable };
     let worked = if config.rules.asks_for_work() { edge.step_up.worked(&request, now) } else { Vec::new() };
     let findings = facts::Findings { body: &body, parameters: &parameters, observed: &observed, worked: &worked };
-    let mut judged = Judged {
+    let judged = Judged {
         visit,
         snapshot,
         route,
@@ -148,10 +147,8 @@ async fn answer(
         findings: &findings,
         credential: &credential,
         sender: &sender,
-    };
-    if !resumed.covers(&config.rules, &judged.facts(now, &request)) {
-        judged = judged.without_approval();
     }
+    .approved_as_shown(now, &request);
     let facts = judged.facts(now, &request);
     let decision = record.timed("decide", || edge.metrics.timed_decision(|| config.rules.decide(&facts)));
     record.set_decision(&decision);

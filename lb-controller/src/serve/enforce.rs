@@ -38,8 +38,11 @@ impl Judged<'_> {
         facts::gather(now, &self.snapshot.config, request, self.who, self.findings, route)
     }
 
-    /// As if nothing had been proved for this request: what was approved is not what the rules show of it now.
-    pub(super) fn without_approval(self) -> Self {
+    /// As if nothing had been proved for this request where what was approved is not what the rules show of it now.
+    pub(super) fn approved_as_shown(self, now: UnixSeconds, request: &Inbound) -> Self {
+        if self.resumed.covers(&self.snapshot.config.rules, &self.facts(now, request)) {
+            return self;
+        }
         let who = facts::Who { proved_for_this_request: &[], ..self.who };
         Judged { who, approved: None, ..self }
     }
