@@ -1,6 +1,7 @@
 //! `cargo xtask build`: the eBPF object, then the controller that carries it.
 
-use std::path::Path;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
@@ -46,10 +47,24 @@ fn build(workspace: &Workspace, purpose: Purpose, profile: Profile, targets: &[&
     };
     if profile == Profile::Release && workspace.trained_profile().is_file() {
         // Code that has changed since it was made is no mistake to be told of.
-        let profile = format!("-Cprofile-use={}", workspace.trained_profile().display());
+        let profile = format!("-Cprofile-use={}", profile_by_content(workspace)?.display());
         add_flags(&mut cargo, &[&profile, "-Cllvm-args=-no-pgo-warn-mismatch"]);
     }
     run::timed("Building the controller", about, || run::run(&mut cargo, "see the compiler's message above"))
+}
+
+/// A copy of the trained profile that is named by what is in it: cargo compares flags, not files that they name, and would go
+/// on with what it has built by an older one.
+fn profile_by_content(workspace: &Workspace) -> Result<PathBuf> {
+    let trained = workspace.trained_profile();
+    let content = fs::read(&trained).with_context(|| format!("reading {}", trained.display()))?;
+    let mut hasher = DefaultHasher::new();
+    content.hash(&mut hasher);
+    let copy = workspace.target.join(format!("trained-{:016x}.profdata", hasher.finish()));
+    fs::create_dir_all(&workspace.target)
+        .and_then(|()| fs::write(&copy, content))
+        .with_context(|| format!("writing {}", copy.display()))?;
+    Ok(copy)
 }
 
 /// A release build that counts how often each of its branches is taken, in a target folder of its own. Returns the workspace
