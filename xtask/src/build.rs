@@ -53,17 +53,22 @@ fn build(workspace: &Workspace, purpose: Purpose, profile: Profile, targets: &[&
     run::timed("Building the controller", about, || run::run(&mut cargo, "see the compiler's message above"))
 }
 
-/// A copy of the trained profile that is named by what is in it: cargo compares flags, not files that they name, and would go
-/// on with what it has built by an older one.
+/// A copy of the trained profile that is named by what is in it. Of crates from the registry, cargo compares flags, not the
+/// files that they name: it would go on with what it has built by an older one. Of ours it compares the files' times as well,
+/// so a copy that is there stays as it is.
 fn profile_by_content(workspace: &Workspace) -> Result<PathBuf> {
     let trained = workspace.trained_profile();
     let content = fs::read(&trained).with_context(|| format!("reading {}", trained.display()))?;
     let mut hasher = DefaultHasher::new();
     content.hash(&mut hasher);
     let copy = workspace.target.join(format!("trained-{:016x}.profdata", hasher.finish()));
-    fs::create_dir_all(&workspace.target)
-        .and_then(|()| fs::write(&copy, content))
-        .with_context(|| format!("writing {}", copy.display()))?;
+    if !copy.is_file() {
+        let aside = copy.with_extension("part");
+        fs::create_dir_all(&workspace.target)
+            .and_then(|()| fs::write(&aside, content))
+            .and_then(|()| fs::rename(&aside, &copy))
+            .with_context(|| format!("writing {}", copy.display()))?;
+    }
     Ok(copy)
 }
 
