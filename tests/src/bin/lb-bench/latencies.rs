@@ -4,7 +4,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Arc, Barrier};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,10 +27,10 @@ pub(crate) struct Options {
     #[arg(long)]
     plain: bool,
     /// Connections that stay open
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
     /// Requests of all connections together
-    #[arg(long, default_value_t = 2000)]
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
     per_second: u32,
     #[arg(long, default_value_t = 1)]
     seconds: u64,
@@ -42,23 +42,22 @@ pub(crate) struct Options {
 /// Prints the microseconds that each request took, a line each; an answer that is not a good one is an error.
 pub(crate) fn run(options: Options) -> Result<()> {
     let tls = Arc::new(any_server(b"http/1.1")?);
-    let ready = Barrier::new(options.connections as usize);
-    let latencies = thread::scope(|scope| {
-        let ask = |number| {
-            let (options, ready, tls) = (&options, &ready, tls.clone());
-            scope.spawn(move || Client::connect(options, tls).map(|client| client.ask(options, ready, number)))
-        };
-        let all: Vec<_> = (0..options.connections).map(ask).collect();
-        let all = all.into_iter().map(|one| one.join().unwrap_or_else(|_| bail!("a client panicked")));
-        all.collect::<Result<Result<Vec<_>>>>()
-    })??;
-    let lines: String = latencies.concat().iter().map(|latency| format!("{}\n", latency.as_micros())).collect();
+    let clients: Result<Vec<_>> = (0..options.connections).map(|_| Client::connect(&options, &tls)).collect();
+    let (clients, begin) = (clients?, Instant::now());
+    let latencies: Result<Vec<_>> = thread::scope(|scope| {
+        let options = &options;
+        let ask = |(client, seed): (Client, u64)| scope.spawn(move || client.ask(options, begin, seed));
+        let all: Vec<_> = clients.into_iter().zip(0..).map(ask).collect();
+        all.into_iter().map(|one| one.join().unwrap_or_else(|_| bail!("a client panicked"))).collect()
+    });
+    let latencies = latencies?.concat();
+    let lines: String = latencies.iter().map(|latency| format!("{}\n", latency.as_micros())).collect();
     print!("{lines}");
     Ok(())
 }
 
-trait Stream: Read + Write {}
-impl<Any: Read + Write> Stream for Any {}
+trait Stream: Read + Write + Send {}
+impl<Any: Read + Write + Send> Stream for Any {}
 
 /// One connection.
 struct Client {
@@ -68,13 +67,15 @@ struct Client {
 
 impl Client {
     /// After a first request, so that no handshake is under way any more.
-    fn connect(options: &Options, tls: Arc<ClientConfig>) -> Result<Client> {
+    fn connect(options: &Options, tls: &Arc<ClientConfig>) -> Result<Client> {
         let tcp = TcpStream::connect(options.to).context("connecting")?;
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(PATIENCE))?;
         let stream: Box<dyn Stream> = match options.plain {
             true => Box::new(tcp),
-            false => Box::new(StreamOwned::new(ClientConnection::new(tls, ServerName::from(options.to.ip()))?, tcp)),
+            false => {
+                Box::new(StreamOwned::new(ClientConnection::new(tls.clone(), ServerName::from(options.to.ip()))?, tcp))
+            }
         };
         let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", options.path, options.to);
         let mut client = Client { stream, request };
@@ -82,12 +83,10 @@ impl Client {
         Ok(client)
     }
 
-    fn ask(mut self, options: &Options, ready: &Barrier, number: u32) -> Result<Vec<Duration>> {
-        let mut chance = fastrand::Rng::with_seed(number.into());
+    fn ask(mut self, options: &Options, begin: Instant, seed: u64) -> Result<Vec<Duration>> {
+        let mut chance = fastrand::Rng::with_seed(seed);
         let mean = Duration::from_secs(1) * options.connections / options.per_second;
-        ready.wait();
-        let (begin, mut due) = (Instant::now(), Duration::ZERO);
-        let mut latencies = Vec::new();
+        let (mut due, mut latencies) = (Duration::ZERO, Vec::new());
         loop {
             // How long it is from one of many independent events to the next.
             due += mean.mul_f64(-(1.0 - chance.f64()).ln());
