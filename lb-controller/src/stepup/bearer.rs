@@ -38,6 +38,11 @@ impl Credential {
     }
 }
 
+/// The one credential that a request presents; none, if it presents two.
+fn presented(headers: &HeaderMap) -> Option<(Scheme, &str)> {
+    only_value(headers, header::AUTHORIZATION.as_str()).and_then(credentials)
+}
+
 /// However it is spelled, an API key is a secret between its owner and this gateway.
 fn remove_keys(headers: &mut HeaderMap) {
     let has_key = |value: &HeaderValue| memchr::memmem::find(value.as_bytes(), ApiKeys::PREFIX.as_bytes()).is_some();
@@ -50,19 +55,15 @@ impl StepUp {
     /// Whether the request brings a token that nobody has verified lately: to know who sends it would take long.
     pub fn has_new_token(&self, visit: &Visit<'_>, request: &Inbound) -> bool {
         let bearers = visit.identities.bearers();
-        match only_value(&request.headers, header::AUTHORIZATION.as_str()).and_then(credentials) {
-            Some((Scheme::Bearer, text)) if ApiKeys::has_form(text) => false,
-            Some((_, token)) => !bearers.is_empty() && !bearers.remembers(token),
-            None => false,
-        }
+        let is_new = |(_, text): (Scheme, &str)| !ApiKeys::has_form(text) && !bearers.remembers(text);
+        !bearers.is_empty() && presented(&request.headers).is_some_and(is_new)
     }
 
     /// Who sends the request. A credential in `Authorization` is meant by whoever put it there: a cookie beside it does
     /// not count.
     pub async fn credential(&self, visit: &Visit<'_>, keys: &ApiKeys, request: &mut Inbound) -> Credential {
         let bearers = visit.identities.bearers();
-        let presented = only_value(&request.headers, header::AUTHORIZATION.as_str()).and_then(credentials);
-        match presented {
+        match presented(&request.headers) {
             Some((Scheme::Bearer, text)) if ApiKeys::has_form(text) => {
                 let outcome = keys.authenticate(text, self.clock.now());
                 // It is a secret between its owner and this gateway.

@@ -246,139 +246,129 @@ fn without_a_session_what_hangs_on_it_is_missing() {
     }
 }
 
+/// The text that an error points at, its message and its help.
+type ShownError = (&'static str, &'static str, &'static str);
+
+/// Conditions, each with its errors.
+const MISTAKES: &[(&str, &[ShownError])] = &[
+    ("sesion.user == \"a\"", &[("sesion.user", "there is no fact `sesion.user`", "did you mean `session.user`?")]),
+    (
+        "1 < 2 && session . usr == \"a\"",
+        &[("session . usr", "there is no fact `session.usr`", "did you mean `session.user`?")],
+    ),
+    ("body.amont > 1", &[("body.amont", "there is no fact `body.amont`", "did you mean `body.amount`?")]),
+    (
+        "body.total > 1",
+        &[("body.total", "there is no fact `body.total`", "declare it: `body: {facts: {total: {pointer: /total}}}`")],
+    ),
+    ("body.amount > \"500\"", &[("body.amount > \"500\"", "cannot compare a number with a text", "")]),
+    (
+        "body.currency < \"EUR\"",
+        &[("body.currency < \"EUR\"", "only numbers and durations have an order; this is a text", "")],
+    ),
+    ("body.amount", &[("body.amount", "this is a number, where a condition is needed", "compare it with something")]),
+    (
+        "body.amont > 1 || body.amount || bodi.x == 2",
+        &[
+            ("body.amont", "there is no fact `body.amont`", "did you mean `body.amount`?"),
+            ("body.amount", "this is a number, where a condition is needed", "compare it with something"),
+            (
+                "bodi.x",
+                "there is no fact `bodi.x`",
+                "facts begin with `request.`, `client.`, `session.`, `route.labels.`, `rate.`, `signals.`, `graphql.` or \
+                     `body.`, or are `threat`",
+            ),
+        ],
+    ),
+    (
+        "client.address == \"10.0.0.1\"",
+        &[(
+            "client.address == \"10.0.0.1\"",
+            "an address is compared with `in` only",
+            "write `client.address in cidr(\"192.0.2.0/24\")`",
+        )],
+    ),
+    (
+        "client.address in \"10.0.0.0/8\"",
+        &[(
+            "\"10.0.0.0/8\"",
+            "an address is looked up in `cidr(…)`",
+            "write `client.address in cidr(\"192.0.2.0/24\")`",
+        )],
+    ),
+    (
+        "client.address in cidr(\"10.1.0.0/8\")",
+        &[("\"10.1.0.0/8\"", "bits beyond the prefix are set; the block starts at 10.0.0.0", "")],
+    ),
+    (
+        "request.path.startWith(\"/a\")",
+        &[("request.path.startWith(\"/a\")", "there is no function `startWith`", "did you mean `startsWith`?")],
+    ),
+    (
+        "request.path.lowerAscii() == \"a\"",
+        &[(
+            "request.path.lowerAscii()",
+            "there is no function `lowerAscii`",
+            "the functions are startsWith, endsWith, contains, glob, matches, size, has, cidr, duration, exists, within",
+        )],
+    ),
+    (
+        "startsWith(\"/a\")",
+        &[("startsWith(\"/a\")", "`startsWith` is used like this: `request.path.startsWith(\"…\")`", "")],
+    ),
+    ("body.amount * 2 > 5", &[("body.amount * 2", "conditions do not calculate", "")]),
+    ("-body.amount > 5", &[("-body.amount", "conditions do not calculate", "")]),
+    (
+        "true ? true : false",
+        &[("true ? true : false", "`a ? b : c` is not available", "write `(a && b) || (!a && c)`")],
+    ),
+    ("body.note == null", &[("null", "`null` is not available", "to ask whether a fact is there, write `has(…)`")]),
+    ("body.amount > 5e2", &[("5e2", "exponents are not read; write the number out", "")]),
+    ("body.amount > 5u", &[("5u", "write the number without `u`", "")]),
+    ("body.amount in []", &[("[]", "nothing is in an empty list", "")]),
+    ("body.amount in [1, \"2\"]", &[("[1, \"2\"]", "a list holds values of one kind", "")]),
+    ("body.currency in [body.note]", &[("body.note", "a list holds numbers, texts, `cidr(…)` or `sets.…` only", "")]),
+    (
+        "body.currency in \"EUR,USD\"",
+        &[("\"EUR,USD\"", "`in` looks into lists", "to find a text inside another, write `….contains(…)`")],
+    ),
+    ("\"admins\" in [1]", &[("\"admins\" in [1]", "a text is never in a list of numbers", "")]),
+    (
+        "request.headers == \"a\"",
+        &[("request.headers == \"a\"", "cannot compare all headers together with a text", "")],
+    ),
+    ("request.headers[\"a b\"] == \"a\"", &[("\"a b\"", "no header has such a name", "")]),
+    (
+        "session.user[\"a\"] == \"a\"",
+        &[(
+            "session.user[\"a\"]",
+            "only `request.headers[\"x-name\"]` and `request.query[\"name\"]` are looked up this way",
+            "",
+        )],
+    ),
+    (
+        "has(request.headers[\"a\"])",
+        &[(
+            "[",
+            "`has(…)` takes a fact, such as `has(body.amount)`",
+            "for a header, write `\"x-name\" in request.headers`",
+        )],
+    ),
+    ("body.amount = 5", &[("=", "`=` begins no word, number, text or operator", "write `==`")]),
+    ("true and false", &[("and", "did not expect `and` here", "write `&&`")]),
+    ("body.note == \"é\" && ", &[("", "the condition ends too early", "")]),
+    ("body.note == \"é\" && )", &[(")", "did not expect `)` here", "")]),
+    ("body.note == \"x", &[("\"", "`\"` begins no word, number, text or operator", "the text has no closing quote")]),
+    (" ", &[(" ", "the condition is empty", "leave `when` out to apply the rule to every matching request")]),
+    (
+        "(((((((((true)))))))))",
+        &[("(", "brackets more than 8 deep", "split the condition into several rules: all rules that match apply")],
+    ),
+];
+
 #[test]
 fn every_mistake_is_shown_at_its_place() {
-    // condition, then for each error: the text it points at, the message, the help
-    type ShownError = (&'static str, &'static str, &'static str);
-    let rows: &[(&str, &[ShownError])] = &[
-        ("sesion.user == \"a\"", &[("sesion.user", "there is no fact `sesion.user`", "did you mean `session.user`?")]),
-        (
-            "1 < 2 && session . usr == \"a\"",
-            &[("session . usr", "there is no fact `session.usr`", "did you mean `session.user`?")],
-        ),
-        ("body.amont > 1", &[("body.amont", "there is no fact `body.amont`", "did you mean `body.amount`?")]),
-        (
-            "body.total > 1",
-            &[(
-                "body.total",
-                "there is no fact `body.total`",
-                "declare it: `body: {facts: {total: {pointer: /total}}}`",
-            )],
-        ),
-        ("body.amount > \"500\"", &[("body.amount > \"500\"", "cannot compare a number with a text", "")]),
-        (
-            "body.currency < \"EUR\"",
-            &[("body.currency < \"EUR\"", "only numbers and durations have an order; this is a text", "")],
-        ),
-        (
-            "body.amount",
-            &[("body.amount", "this is a number, where a condition is needed", "compare it with something")],
-        ),
-        (
-            "body.amont > 1 || body.amount || bodi.x == 2",
-            &[
-                ("body.amont", "there is no fact `body.amont`", "did you mean `body.amount`?"),
-                ("body.amount", "this is a number, where a condition is needed", "compare it with something"),
-                (
-                    "bodi.x",
-                    "there is no fact `bodi.x`",
-                    "facts begin with `request.`, `client.`, `session.`, `route.labels.`, `rate.`, `signals.`, `graphql.` or \
-                     `body.`, or are `threat`",
-                ),
-            ],
-        ),
-        (
-            "client.address == \"10.0.0.1\"",
-            &[(
-                "client.address == \"10.0.0.1\"",
-                "an address is compared with `in` only",
-                "write `client.address in cidr(\"192.0.2.0/24\")`",
-            )],
-        ),
-        (
-            "client.address in \"10.0.0.0/8\"",
-            &[(
-                "\"10.0.0.0/8\"",
-                "an address is looked up in `cidr(…)`",
-                "write `client.address in cidr(\"192.0.2.0/24\")`",
-            )],
-        ),
-        (
-            "client.address in cidr(\"10.1.0.0/8\")",
-            &[("\"10.1.0.0/8\"", "bits beyond the prefix are set; the block starts at 10.0.0.0", "")],
-        ),
-        (
-            "request.path.startWith(\"/a\")",
-            &[("request.path.startWith(\"/a\")", "there is no function `startWith`", "did you mean `startsWith`?")],
-        ),
-        (
-            "request.path.lowerAscii() == \"a\"",
-            &[(
-                "request.path.lowerAscii()",
-                "there is no function `lowerAscii`",
-                "the functions are startsWith, endsWith, contains, glob, matches, size, has, cidr, duration, exists, within",
-            )],
-        ),
-        (
-            "startsWith(\"/a\")",
-            &[("startsWith(\"/a\")", "`startsWith` is used like this: `request.path.startsWith(\"…\")`", "")],
-        ),
-        ("body.amount * 2 > 5", &[("body.amount * 2", "conditions do not calculate", "")]),
-        ("-body.amount > 5", &[("-body.amount", "conditions do not calculate", "")]),
-        (
-            "true ? true : false",
-            &[("true ? true : false", "`a ? b : c` is not available", "write `(a && b) || (!a && c)`")],
-        ),
-        ("body.note == null", &[("null", "`null` is not available", "to ask whether a fact is there, write `has(…)`")]),
-        ("body.amount > 5e2", &[("5e2", "exponents are not read; write the number out", "")]),
-        ("body.amount > 5u", &[("5u", "write the number without `u`", "")]),
-        ("body.amount in []", &[("[]", "nothing is in an empty list", "")]),
-        ("body.amount in [1, \"2\"]", &[("[1, \"2\"]", "a list holds values of one kind", "")]),
-        (
-            "body.currency in [body.note]",
-            &[("body.note", "a list holds numbers, texts, `cidr(…)` or `sets.…` only", "")],
-        ),
-        (
-            "body.currency in \"EUR,USD\"",
-            &[("\"EUR,USD\"", "`in` looks into lists", "to find a text inside another, write `….contains(…)`")],
-        ),
-        ("\"admins\" in [1]", &[("\"admins\" in [1]", "a text is never in a list of numbers", "")]),
-        (
-            "request.headers == \"a\"",
-            &[("request.headers == \"a\"", "cannot compare all headers together with a text", "")],
-        ),
-        ("request.headers[\"a b\"] == \"a\"", &[("\"a b\"", "no header has such a name", "")]),
-        (
-            "session.user[\"a\"] == \"a\"",
-            &[(
-                "session.user[\"a\"]",
-                "only `request.headers[\"x-name\"]` and `request.query[\"name\"]` are looked up this way",
-                "",
-            )],
-        ),
-        (
-            "has(request.headers[\"a\"])",
-            &[(
-                "[",
-                "`has(…)` takes a fact, such as `has(body.amount)`",
-                "for a header, write `\"x-name\" in request.headers`",
-            )],
-        ),
-        ("body.amount = 5", &[("=", "`=` begins no word, number, text or operator", "write `==`")]),
-        ("true and false", &[("and", "did not expect `and` here", "write `&&`")]),
-        ("body.note == \"é\" && ", &[("", "the condition ends too early", "")]),
-        ("body.note == \"é\" && )", &[(")", "did not expect `)` here", "")]),
-        (
-            "body.note == \"x",
-            &[("\"", "`\"` begins no word, number, text or operator", "the text has no closing quote")],
-        ),
-        (" ", &[(" ", "the condition is empty", "leave `when` out to apply the rule to every matching request")]),
-        (
-            "(((((((((true)))))))))",
-            &[("(", "brackets more than 8 deep", "split the condition into several rules: all rules that match apply")],
-        ),
-    ];
-    for (text, expected) in rows {
+    for (text, expected) in MISTAKES {
         let errors = compile(text).expect_err(text);
         let shown: Vec<_> = errors
             .iter()

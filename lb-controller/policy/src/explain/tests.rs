@@ -68,7 +68,11 @@ fn an_explanation_names_rule_facts_requirement_and_what_was_had() {
         api_key: None,
         observed: ObservedFacts::default(),
     });
+    assert_eq!(explanation, the_refund_is_challenged());
+}
 
+/// What is expected of it.
+fn the_refund_is_challenged() -> Explanation {
     let requirement = Requirement { methods: vec![Method::Totp], max_age_seconds: Some(300), ..Requirement::default() };
     let had = |method, age_seconds, counts| FactorExplanation {
         method,
@@ -83,7 +87,7 @@ fn an_explanation_names_rule_facts_requirement_and_what_was_had() {
         condition: None,
         outcome: OutcomeExplanation::NotApplied,
     };
-    let expected = Explanation {
+    Explanation {
         rules: vec![
             RuleExplanation {
                 rule: "refund".into(),
@@ -110,6 +114,5 @@ fn an_explanation_names_rule_facts_requirement_and_what_was_had() {
             ways: vec![vec![Method::Totp]],
             shown: vec![],
         }),
-    };
-    assert_eq!(explanation, expected);
+    }
 }

@@ -218,6 +218,14 @@ fn thumbprint() -> String {
     keys().0.thumbprint(jsonwebtoken::jwk::ThumbprintHash::SHA256).unwrap()
 }
 
+fn bound_token() -> String {
+    access_token(&json!({"cnf": {"jkt": thumbprint()}}))
+}
+
+fn proof_header() -> Value {
+    json!({"typ": "dpop+jwt", "jwk": serde_json::to_value(keys().0).unwrap()})
+}
+
 fn proof_claims(token: &str) -> Value {
     use base64::Engine as _;
     let hash = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(crate::identity::sha256(token.as_bytes()));
@@ -226,13 +234,12 @@ fn proof_claims(token: &str) -> Value {
 
 #[tokio::test]
 async fn a_token_bound_to_a_key_counts_with_a_fresh_proof_for_this_request_once() {
-    let bound = access_token(&json!({"cnf": {"jkt": thumbprint()}}));
+    let bound = bound_token();
     let other_key = access_token(&json!({"cnf": {"jkt": "x".repeat(43)}}));
     let unbound = access_token(&json!({}));
     let possession = |why| Err(TokenRefused::Proof(BadToken::Possession(why)));
     let bad = |bad| Err(TokenRefused::Proof(bad));
-    let jwk = serde_json::to_value(keys().0).unwrap();
-    let header = json!({"typ": "dpop+jwt", "jwk": jwk});
+    let header = proof_header();
     type Row<'a> = (&'a str, &'a str, Value, Value, Result<(), TokenRefused>);
     let rows: &[Row<'_>] = &[
         ("honest", &bound, header.clone(), json!({}), Ok(())),
@@ -268,7 +275,7 @@ async fn a_token_bound_to_a_key_counts_with_a_fresh_proof_for_this_request_once(
         (
             "of another kind",
             &bound,
-            json!({"typ": "JWT", "jwk": jwk}),
+            json!({"typ": "JWT", "jwk": header["jwk"]}),
             json!({}),
             bad(BadToken::Kind("a DPoP proof is meant")),
         ),
@@ -298,6 +305,14 @@ async fn a_token_bound_to_a_key_counts_with_a_fresh_proof_for_this_request_once(
             assert_eq!(again, bad(BadToken::Replayed), "{name}, again");
         }
     }
+    let as_bearer = scene(&["at+jwt"]).bearers.authenticate(presented(&bound)).await.map(drop);
+    assert_eq!(as_bearer, Err(TokenRefused::BoundToKey));
+}
+
+#[tokio::test]
+async fn where_proofs_must_hold_a_nonce_it_is_told_and_taken_for_two_minutes() {
+    let bound = bound_token();
+    let header = proof_header();
     let wants_nonces = scene_of(TokenIssuer { dpop_nonce: true, ..config(&["at+jwt"]) });
     let nonced = async |nonce: &str, id: &str| {
         let mut claims = proof_claims(&bound);
@@ -310,13 +325,11 @@ async fn a_token_bound_to_a_key_counts_with_a_fresh_proof_for_this_request_once(
     let Err(TokenRefused::NonceWanted(nonce)) = nonced("", "1").await else { panic!("no nonce is asked for") };
     assert_eq!(nonced("x", "2").await, Err(TokenRefused::NonceWanted(nonce.clone())));
     assert_eq!(nonced(&nonce, "3").await, Ok(()));
-    assert_eq!(nonced(&nonce, "3").await, bad(BadToken::Replayed));
+    assert_eq!(nonced(&nonce, "3").await, Err(TokenRefused::Proof(BadToken::Replayed)));
     wants_nonces.clock.set(NOW + 60);
     assert_eq!(nonced(&nonce, "4").await, Ok(()), "in the minute after");
     wants_nonces.clock.set(NOW + 120);
     assert!(matches!(nonced(&nonce, "5").await, Err(TokenRefused::NonceWanted(other)) if other != nonce));
-    let as_bearer = scene(&["at+jwt"]).bearers.authenticate(presented(&bound)).await.map(drop);
-    assert_eq!(as_bearer, Err(TokenRefused::BoundToKey));
 }
 
 #[tokio::test]
