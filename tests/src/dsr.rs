@@ -67,7 +67,8 @@ impl Drop for Dsr {
     fn drop(&mut self) {
         // Pins would outlive the namespaces. A test that failed with the data plane still loaded has its own message.
         let (root, locks) = (self.options.pin_root.clone(), self.options.lock_folder.clone());
-        let _ = self.edge.run(move || lb_datapath::unload(&root, &locks));
+        let unloaded = self.edge.run(move || lb_datapath::unload(&root, &locks));
+        assert!(unloaded.is_ok() || std::thread::panicking(), "{unloaded:?}");
     }
 }
 

@@ -113,10 +113,11 @@ impl Flow {
 }
 
 struct Scene {
+    /// Before the edge: fields are dropped in this order, and what is loaded cannot be unloaded.
+    datapath: Option<Datapath>,
     lan: Lan,
     forward: Forward,
     hash_by: HashBy,
-    datapath: Option<Datapath>,
 }
 
 impl Scene {
